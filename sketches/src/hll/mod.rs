@@ -1,0 +1,1 @@
+//! HyperLogLog++ on bytes.

@@ -1,0 +1,1 @@
+//! Frequent items on bytes.

@@ -1,0 +1,1 @@
+-- HyperLogLog++: type, functions, aggregates.

@@ -1,0 +1,1 @@
+-- TopN: functions, aggregates.

@@ -1,0 +1,37 @@
+//! rollup_ext: keeps aggregate tables of an event stream up to date, exactly once.
+//!
+//! The install SQL is written by hand in `sql/`, by topic, so that every object stands next to its
+//! COMMENT; the functions behind it are declared with [`sql_function!`].
+
+use pgrx::prelude::*;
+
+pub mod error;
+pub mod hll;
+pub mod pg;
+pub mod rollup;
+pub mod settings;
+pub mod topn;
+pub mod worker;
+
+::pgrx::pg_module_magic!(name, version);
+
+extension_sql_file!("../sql/hll.sql", name = "hll", bootstrap);
+extension_sql_file!("../sql/topn.sql", name = "topn", requires = ["hll"]);
+
+/// Called by PostgreSQL when the library is loaded: defines the settings and, when preloaded,
+/// registers the launcher.
+#[pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    settings::define();
+}
+
+/// Required by `cargo pgrx test` at the root of the crate.
+#[cfg(test)]
+pub mod pg_test {
+    pub fn setup(_options: Vec<&str>) {}
+
+    #[must_use]
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        vec!["shared_preload_libraries='rollup_ext'"]
+    }
+}

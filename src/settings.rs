@@ -1,0 +1,4 @@
+//! The `rollup_ext.*` settings and their getters.
+
+/// Defines every setting; called once from `_PG_init`.
+pub fn define() {}
