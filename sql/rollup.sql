@@ -1,0 +1,120 @@
+-- Registering, running and inspecting rollups.
+
+CREATE FUNCTION register_rollup(
+    rollup_name text,
+    query       text DEFAULT NULL,
+    source      regclass DEFAULT NULL,
+    target      text DEFAULT NULL,
+    id_sequence regclass DEFAULT NULL,
+    time_column name DEFAULT NULL,
+    lag         interval DEFAULT NULL,
+    schedule    text DEFAULT NULL,
+    batch_size  bigint DEFAULT NULL,
+    start_from  text DEFAULT NULL,
+    command     text DEFAULT NULL
+) RETURNS text
+AS 'MODULE_PATHNAME', 'rollup_ext_register_rollup'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION register_rollup(text, text, regclass, text, regclass, name, interval, text, bigint, text, text) IS
+'registers a rollup: from a query (declarative), from a command with $1 and $2 as the bounds of the window, or from a source table alone (window only); returns its name';
+
+CREATE FUNCTION run_rollup(
+    rollup_name text,
+    OUT window_start bigint,
+    OUT window_end   bigint,
+    OUT time_start   timestamptz,
+    OUT time_end     timestamptz,
+    OUT rows_written bigint
+) AS 'MODULE_PATHNAME', 'rollup_ext_run_rollup'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION run_rollup(text) IS
+'takes the next safe window of events, merges it into the target and moves the position, in the caller''s transaction; waits for writers that are still open';
+
+CREATE FUNCTION incremental_rollup_window(
+    rollup_name text,
+    OUT window_start bigint,
+    OUT window_end   bigint
+) AS 'MODULE_PATHNAME', 'rollup_ext_incremental_rollup_window'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION incremental_rollup_window(text) IS
+'the next safe window of ids, both ends included, for a caller that aggregates it in a later statement of the same transaction; empty when window_start > window_end; moves the position';
+
+CREATE PROCEDURE catch_up_rollup(rollup_name text)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    run record;
+    total bigint := 0;
+BEGIN
+    LOOP
+        SELECT * INTO run FROM @extschema@.run_rollup(rollup_name);
+        EXIT WHEN run.rows_written IS NULL;
+        COMMIT;
+        total := total OPERATOR(pg_catalog.+) run.rows_written;
+        RAISE NOTICE 'rollup "%": aggregated up to %, % rows written', rollup_name,
+            COALESCE(run.window_end::pg_catalog.text, run.time_end::pg_catalog.text), total;
+    END LOOP;
+END $$;
+COMMENT ON PROCEDURE catch_up_rollup(text) IS
+'runs a rollup until nothing is left, each batch a transaction of its own; what is done stays done when it is cancelled';
+
+CREATE FUNCTION pause_rollup(rollup_name text) RETURNS void
+AS 'MODULE_PATHNAME', 'rollup_ext_pause_rollup' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pause_rollup(text) IS 'suspends the runs of a rollup, scheduled and by hand; its position stays';
+
+CREATE FUNCTION resume_rollup(rollup_name text) RETURNS void
+AS 'MODULE_PATHNAME', 'rollup_ext_resume_rollup' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION resume_rollup(text) IS 'ends the pause of a rollup; the next run continues at its position';
+
+CREATE FUNCTION alter_rollup(
+    rollup_name text,
+    schedule    text DEFAULT NULL,
+    lag         interval DEFAULT NULL,
+    batch_size  bigint DEFAULT NULL,
+    new_name    text DEFAULT NULL,
+    new_owner   regrole DEFAULT NULL
+) RETURNS void
+AS 'MODULE_PATHNAME', 'rollup_ext_alter_rollup' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION alter_rollup(text, text, interval, bigint, text, regrole) IS
+'changes what is not NULL; schedule => ''none'' takes the schedule away, batch_size => 0 the limit';
+
+CREATE FUNCTION drop_rollup(rollup_name text, drop_target boolean DEFAULT false) RETURNS void
+AS 'MODULE_PATHNAME', 'rollup_ext_drop_rollup' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION drop_rollup(text, boolean) IS
+'removes a rollup and its definition; the target table stays unless drop_target is true';
+
+CREATE FUNCTION reset_rollup(rollup_name text) RETURNS void
+AS 'MODULE_PATHNAME', 'rollup_ext_reset_rollup' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION reset_rollup(text) IS
+'empties the target of a declarative rollup and moves the position back to the beginning: the next run aggregates everything again';
+
+CREATE FUNCTION verify_rollup(
+    rollup_name text,
+    "from"      timestamptz DEFAULT NULL,
+    "to"        timestamptz DEFAULT NULL
+) RETURNS TABLE (group_key jsonb, in_rollup jsonb, in_events jsonb)
+AS 'MODULE_PATHNAME', 'rollup_ext_verify_rollup' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION verify_rollup(text, timestamptz, timestamptz) IS
+'compares a declarative rollup with its events up to its position and returns the groups that differ; no row when all is well';
+
+CREATE FUNCTION refresh_rollup(rollup_name text, "from" timestamptz DEFAULT NULL, "to" timestamptz DEFAULT NULL)
+RETURNS bigint
+AS 'MODULE_PATHNAME', 'rollup_ext_refresh_rollup' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION refresh_rollup(text, timestamptz, timestamptz) IS
+'recomputes the groups of a time range from the events up to the position, after events were updated or deleted; returns the rows written';
+
+CREATE FUNCTION explain_rollup(rollup_name text) RETURNS SETOF text
+AS 'MODULE_PATHNAME', 'rollup_ext_explain_rollup' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION explain_rollup(text) IS
+'dry run: the next window, the SQL that would run and its plan; nothing is changed';
+
+CREATE FUNCTION rollup_head(rollup_name text) RETURNS bigint
+AS 'MODULE_PATHNAME', 'rollup_ext_rollup_head' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION rollup_head(text) IS
+'the last id drawn from the sequence of a rollup, committed or not; NULL for one that follows a time column';
+
+CREATE FUNCTION rollups_before_write() RETURNS trigger
+AS 'MODULE_PATHNAME', 'rollup_ext_rollups_before_write' LANGUAGE C;
+COMMENT ON FUNCTION rollups_before_write() IS 'validates a row written to the table rollups as register_rollup would';
+CREATE TRIGGER rollups_before_write BEFORE INSERT ON rollups
+    FOR EACH ROW EXECUTE FUNCTION rollups_before_write();
