@@ -1,1 +1,3 @@
 //! rollup
+
+pub mod schedule;
