@@ -10,6 +10,8 @@ pub mod hll;
 pub mod pg;
 pub mod rollup;
 pub mod settings;
+#[cfg(any(test, feature = "pg_test"))]
+mod tests;
 pub mod topn;
 pub mod worker;
 

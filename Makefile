@@ -1,0 +1,38 @@
+# rollup_ext: every way to build, test and see it. `make help` lists the targets.
+
+PG_CONFIG ?= pg_config
+export PG_CONFIG DESTDIR
+
+.DEFAULT_GOAL := build
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  PG_CONFIG=/path/to/pg_config chooses the PostgreSQL (15 to 18); now: $(PG_CONFIG)"
+
+setup: ## install what is missing to build and test: packages, cargo-pgrx (Debian 12)
+	@scripts/setup
+
+build: ## build the extension in release mode
+	@scripts/build release
+
+# Under sudo, what the user built is installed as it is: root need not have cargo.
+install: $(if $(SUDO_USER),,build) ## install it into the PostgreSQL behind PG_CONFIG, below DESTDIR if set
+	@scripts/install release
+
+uninstall: ## remove it from there
+	@scripts/uninstall
+
+installcheck: ## run pg_regress and the isolation specs against the running server of PGHOST, PGPORT, PGUSER
+	@scripts/installcheck
+
+test: setup ## all tests, in private servers; SUITES="regress cluster" runs some; last line: N passed, N failed, N skipped
+	@scripts/test $(SUITES)
+
+lint: ## rustfmt and clippy, warnings are errors
+	@scripts/lint
+
+clean: ## remove everything that was built, and the private installations
+	@scripts/clean
+
+.PHONY: help setup build install uninstall installcheck test lint clean
