@@ -144,7 +144,7 @@ ALTER TABLE rollups ENABLE ROW LEVEL SECURITY;
 ALTER TABLE rollup_state ENABLE ROW LEVEL SECURITY;
 ALTER TABLE rollup_runs ENABLE ROW LEVEL SECURITY;
 CREATE POLICY owner_sees ON rollups FOR SELECT USING (pg_catalog.pg_has_role(owner, 'MEMBER'));
-CREATE POLICY owner_inserts ON rollups FOR INSERT WITH CHECK (owner = current_user::regrole);
+CREATE POLICY owner_inserts ON rollups FOR INSERT WITH CHECK (pg_catalog.pg_get_userbyid(owner) = CURRENT_USER);
 CREATE POLICY owner_sees ON rollup_state FOR SELECT
     USING (rollup_name IN (SELECT r.name FROM @extschema@.rollups r));
 CREATE POLICY owner_sees ON rollup_runs FOR SELECT

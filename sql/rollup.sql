@@ -113,8 +113,42 @@ AS 'MODULE_PATHNAME', 'rollup_ext_rollup_head' LANGUAGE C VOLATILE STRICT PARALL
 COMMENT ON FUNCTION rollup_head(text) IS
 'the last id drawn from the sequence of a rollup, committed or not; NULL for one that follows a time column';
 
-CREATE FUNCTION rollups_before_write() RETURNS trigger
-AS 'MODULE_PATHNAME', 'rollup_ext_rollups_before_write' LANGUAGE C;
-COMMENT ON FUNCTION rollups_before_write() IS 'validates a row written to the table rollups as register_rollup would';
-CREATE TRIGGER rollups_before_write BEFORE INSERT ON rollups
-    FOR EACH ROW EXECUTE FUNCTION rollups_before_write();
+CREATE FUNCTION resolve_rollup_source(
+    rollup_name text,
+    source      regclass,
+    id_sequence regclass,
+    time_column name,
+    schedule    text,
+    add_index   boolean,
+    OUT id_sequence_found regclass,
+    OUT id_column         name
+) AS 'MODULE_PATHNAME', 'rollup_ext_resolve_rollup_source'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION resolve_rollup_source(text, regclass, regclass, name, text, boolean) IS
+'checks a registration and finds the sequence and column that order its events; used by the trigger on rollups';
+
+CREATE FUNCTION complete_rollup() RETURNS trigger
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    -- A row that pg_dump restores, or that register_rollup writes, names its source already.
+    by_hand boolean := NEW.source IS NULL;
+    found   record;
+BEGIN
+    NEW.source := COALESCE(NEW.source, NEW.event_table_name::pg_catalog.regclass);
+    SELECT * INTO found FROM @extschema@.resolve_rollup_source(
+        NEW.name, NEW.source,
+        CASE WHEN NEW.time_column IS NULL THEN COALESCE(NEW.id_sequence, NEW.event_id_sequence_name::pg_catalog.regclass) END,
+        NEW.time_column, NEW.schedule, by_hand);
+    NEW.id_sequence := found.id_sequence_found;
+    NEW.id_column := found.id_column;
+    NEW.event_id_sequence_name := COALESCE(NEW.event_id_sequence_name, found.id_sequence_found::pg_catalog.text);
+    NEW.last_aggregated_id := COALESCE(NEW.last_aggregated_id, 0);
+    NEW.owner := COALESCE(NEW.owner, pg_catalog.quote_ident(CURRENT_USER)::pg_catalog.regrole);
+    NEW.search_path := COALESCE(NEW.search_path, pg_catalog.current_setting('search_path'));
+    NEW.time_zone := COALESCE(NEW.time_zone, pg_catalog.current_setting('TimeZone'));
+    RETURN NEW;
+END $$;
+COMMENT ON FUNCTION complete_rollup() IS
+'validates a row inserted into rollups as register_rollup would, and fills in what it leaves out';
+CREATE TRIGGER complete_rollup BEFORE INSERT ON rollups FOR EACH ROW EXECUTE FUNCTION complete_rollup();

@@ -20,6 +20,7 @@ pub mod worker;
 extension_sql_file!("../sql/hll.sql", name = "hll", bootstrap);
 extension_sql_file!("../sql/topn.sql", name = "topn", requires = ["hll"]);
 extension_sql_file!("../sql/catalog.sql", name = "catalog", requires = ["topn"]);
+extension_sql_file!("../sql/rollup.sql", name = "rollup", requires = ["catalog"]);
 
 /// Called by PostgreSQL when the library is loaded: defines the settings and, when preloaded,
 /// registers the launcher.

@@ -68,6 +68,75 @@ impl Call {
         f64::from_bits(self.datum(i).value() as u64)
     }
 
+    /// Argument `i` as text; `None` when it is NULL.
+    pub fn text(self, i: usize) -> Option<String> {
+        (!self.is_null(i)).then(|| String::from_utf8_lossy(&self.bytes(i)).into_owned())
+    }
+
+    /// Argument `i`, of type `name`, as text; `None` when it is NULL.
+    pub fn name(self, i: usize) -> Option<String> {
+        // SAFETY: the SQL declaration gives this argument the type name: a NUL-padded C string.
+        (!self.is_null(i)).then(|| unsafe {
+            std::ffi::CStr::from_ptr(self.datum(i).cast_mut_ptr()).to_string_lossy().into_owned()
+        })
+    }
+
+    /// Argument `i` as it was passed; `None` when it is NULL.
+    pub fn optional(self, i: usize) -> Option<Datum> {
+        (!self.is_null(i)).then(|| self.datum(i))
+    }
+
+    /// Argument `i` as an oid (also of the types regclass and regrole); `None` when it is NULL.
+    pub fn oid(self, i: usize) -> Option<pg_sys::Oid> {
+        self.optional(i).map(|datum| pg_sys::Oid::from(datum.value() as u32))
+    }
+
+    /// The result of a function with OUT arguments: one row, `None` for NULL.
+    pub fn row(self, values: &[Option<Datum>]) -> Datum {
+        let mut descriptor: pg_sys::TupleDesc = std::ptr::null_mut();
+        let (mut datums, mut nulls) = split(values);
+        // SAFETY: the row type of the live call has as many columns as its declaration has OUT arguments.
+        unsafe {
+            pg_sys::get_call_result_type(self.0, std::ptr::null_mut(), &mut descriptor);
+            assert!((*descriptor).natts as usize == values.len(), "the row does not match its declaration");
+            let descriptor = pg_sys::BlessTupleDesc(descriptor);
+            let tuple = pg_sys::heap_form_tuple(descriptor, datums.as_mut_ptr(), nulls.as_mut_ptr());
+            pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data)
+        }
+    }
+
+    /// The result of a set-returning function: all rows at once.
+    pub fn rows(self, rows: &[Vec<Option<Datum>>]) -> Datum {
+        // SAFETY: a function declared RETURNS SETOF or TABLE is called with a ReturnSetInfo, or not as a set.
+        unsafe {
+            let info = (*self.0).resultinfo as *mut pg_sys::ReturnSetInfo;
+            if info.is_null()
+                || (*info).type_ != pg_sys::NodeTag::T_ReturnSetInfo
+                || (*info).allowedModes & pg_sys::SetFunctionReturnMode::SFRM_Materialize as i32 == 0
+            {
+                crate::error::Error::new(
+                    pgrx::PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                    "set-valued function called in context that cannot accept a set",
+                )
+                .hint("SELECT * FROM function(...);")
+                .raise()
+            }
+            let query_context = (*(*info).econtext).ecxt_per_query_memory;
+            let previous = pg_sys::MemoryContextSwitchTo(query_context);
+            let descriptor = pg_sys::CreateTupleDescCopy((*info).expectedDesc);
+            let store = pg_sys::tuplestore_begin_heap(true, false, pg_sys::work_mem);
+            pg_sys::MemoryContextSwitchTo(previous);
+            for row in rows {
+                let (mut datums, mut nulls) = split(row);
+                pg_sys::tuplestore_putvalues(store, descriptor, datums.as_mut_ptr(), nulls.as_mut_ptr());
+            }
+            (*info).returnMode = pg_sys::SetFunctionReturnMode::SFRM_Materialize;
+            (*info).setResult = store;
+            (*info).setDesc = descriptor;
+        }
+        self.null()
+    }
+
     /// The payload of a variable-length argument (`bytea`, `text`, `hll`, `jsonb`), detoasted.
     #[inline]
     pub fn bytes(self, i: usize) -> Bytes {
@@ -107,4 +176,9 @@ impl Call {
         // SAFETY: flinfo belongs to the live frame.
         PgMemoryContexts::For(unsafe { (*(*self.0).flinfo).fn_mcxt })
     }
+}
+
+/// The arrays that PostgreSQL forms a tuple from.
+fn split(values: &[Option<Datum>]) -> (Vec<Datum>, Vec<bool>) {
+    values.iter().map(|value| (value.unwrap_or(Datum::from(0)), value.is_none())).unzip()
 }

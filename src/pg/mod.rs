@@ -2,6 +2,10 @@
 
 pub mod aggregate;
 pub mod call;
+pub mod locks;
+pub mod query;
+pub mod session;
+pub mod spi;
 pub mod varlena;
 
 /// Declares a version-1 C function: `sql_function!(hll_add, |call| body)` is reached from SQL as

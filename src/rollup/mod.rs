@@ -1,3 +1,155 @@
-//! rollup
+//! Rollups: what they are, what is new for them, and bringing them up to date.
 
+use pgrx::PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED;
+use pgrx::pg_sys::Datum;
+
+use crate::error::{Error, OrRaise, Result};
+use crate::pg::call::Call;
+use crate::pg::varlena::{jsonb, name, varlena};
+use crate::sql_function;
+
+pub mod catalog;
+pub mod definition;
+pub mod manage;
+pub mod register;
+pub mod run;
 pub mod schedule;
+pub mod source;
+pub mod target;
+pub mod verify;
+pub mod window;
+
+/// The first argument of nearly every function here.
+fn rollup_name(call: Call) -> Result<String> {
+    call.text(0).ok_or_else(|| {
+        Error::new(ERRCODE_NULL_VALUE_NOT_ALLOWED, "the name of the rollup must not be NULL")
+            .hint("SELECT rollup_name FROM rollup_status; lists the rollups.")
+    })
+}
+
+fn void() -> Datum {
+    Datum::from(0)
+}
+
+sql_function!(register_rollup, |call| {
+    let request = register::Request {
+        name: call.text(0),
+        query: call.text(1),
+        source: call.oid(2),
+        target: call.text(3),
+        id_sequence: call.oid(4),
+        time_column: call.name(5),
+        lag: call.optional(6),
+        schedule: call.text(7),
+        batch_size: call.optional(8).map(|_| call.i64(8)),
+        start_from: call.text(9),
+        command: call.text(10),
+    };
+    varlena(register::register(request).or_raise().as_bytes())
+});
+
+sql_function!(resolve_rollup_source, |call| {
+    let resolve = || {
+        let source = call.oid(1).ok_or_else(|| {
+            Error::new(ERRCODE_NULL_VALUE_NOT_ALLOWED, "event_table_name must not be NULL")
+                .hint("Name the table that the events are inserted into.")
+        })?;
+        let (time_column, schedule) = (call.name(3), call.text(4));
+        register::resolve(
+            &call.text(0).unwrap_or_default(),
+            source,
+            call.oid(2),
+            time_column.as_deref(),
+            schedule.as_deref(),
+        )
+    };
+    let resolved = resolve().or_raise();
+    if call.bool(5) {
+        let table = catalog::internally(|| source::relation_name(resolved.source));
+        if let Some(column) = resolved.id_column.clone().or(call.name(3)) {
+            target::index_source(resolved.source, &table, &column);
+        }
+    }
+    let id_column = resolved.id_column.as_deref().map(name);
+    call.row(&[resolved.id_sequence.map(Datum::from), id_column])
+});
+
+sql_function!(run_rollup, |call| {
+    let outcome = rollup_name(call).and_then(|name| run::run(&name, None)).or_raise();
+    call.row(&[
+        outcome.window_start.map(Datum::from),
+        outcome.window_end.map(Datum::from),
+        outcome.time_start.map(Datum::from),
+        outcome.time_end.map(Datum::from),
+        outcome.rows_written.map(Datum::from),
+    ])
+});
+
+sql_function!(incremental_rollup_window, |call| {
+    let (start, end) = rollup_name(call).and_then(|name| run::take_window(&name)).or_raise();
+    call.row(&[Some(Datum::from(start)), Some(Datum::from(end))])
+});
+
+sql_function!(pause_rollup, |call| {
+    rollup_name(call).and_then(|name| manage::set_paused(&name, true)).or_raise();
+    void()
+});
+
+sql_function!(resume_rollup, |call| {
+    rollup_name(call).and_then(|name| manage::set_paused(&name, false)).or_raise();
+    void()
+});
+
+sql_function!(alter_rollup, |call| {
+    let changes = manage::Changes {
+        schedule: call.text(1),
+        lag: call.optional(2),
+        batch_size: call.optional(3).map(|_| call.i64(3)),
+        new_name: call.text(4),
+        new_owner: call.oid(5),
+    };
+    rollup_name(call).and_then(|name| manage::alter(&name, changes)).or_raise();
+    void()
+});
+
+sql_function!(drop_rollup, |call| {
+    let drop_target = !call.is_null(1) && call.bool(1);
+    rollup_name(call).and_then(|name| manage::drop(&name, drop_target)).or_raise();
+    void()
+});
+
+sql_function!(reset_rollup, |call| {
+    rollup_name(call).and_then(|name| manage::reset(&name)).or_raise();
+    void()
+});
+
+/// The time range in arguments 1 and 2.
+fn range(call: Call) -> verify::Range {
+    let time = |i: usize| call.optional(i).map(|_| call.i64(i));
+    verify::Range { from: time(1), to: time(2) }
+}
+
+sql_function!(verify_rollup, |call| {
+    let differences = rollup_name(call).and_then(|name| verify::verify(&name, range(call))).or_raise();
+    let rows: Vec<_> = differences
+        .iter()
+        .map(|d| vec![Some(jsonb(&d.key)), d.stored.as_deref().map(jsonb), d.expected.as_deref().map(jsonb)])
+        .collect();
+    call.rows(&rows)
+});
+
+sql_function!(refresh_rollup, |call| {
+    Datum::from(rollup_name(call).and_then(|name| verify::refresh(&name, range(call))).or_raise())
+});
+
+sql_function!(explain_rollup, |call| {
+    let lines = rollup_name(call).and_then(|name| manage::explain(&name)).or_raise();
+    let rows: Vec<_> = lines.iter().map(|line| vec![Some(varlena(line.as_bytes()))]).collect();
+    call.rows(&rows)
+});
+
+sql_function!(rollup_head, |call| {
+    let rollup = rollup_name(call).and_then(|name| catalog::get(&name)).or_raise();
+    let head = rollup.id_sequence.and_then(|s| catalog::internally(|| source::last_value(s)));
+    head.map_or_else(|| call.null(), Datum::from)
+});

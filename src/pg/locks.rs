@@ -1,0 +1,73 @@
+//! Who may still write rows with ids that were already drawn, and waiting for them without standing in anyone's way.
+
+use std::collections::HashSet;
+
+use pgrx::pg_sys;
+
+/// A transaction, running or prepared, that holds a writer's lock.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Writer {
+    /// Process id; 0 for a prepared transaction.
+    pub pid: i32,
+    backend: i32,
+    local_xid: u32,
+}
+
+impl Writer {
+    fn virtual_xid(&self) -> pg_sys::VirtualTransactionId {
+        pg_sys::VirtualTransactionId { backendId: self.backend, localTransactionId: self.local_xid }
+    }
+}
+
+/// The transactions of other sessions that now hold a writer's lock (ROW EXCLUSIVE) on one of `relations`
+/// (tables or sequences of this database). Takes no lock that anybody could queue behind.
+///
+/// A transaction takes that lock on a sequence before its first `nextval` and on a table before its first row, and
+/// keeps it to its end: whoever is not in this list has drawn no id yet, or has ended.
+pub fn writers(relations: &[pg_sys::Oid]) -> Vec<Writer> {
+    let wanted: HashSet<u32> = relations.iter().map(|oid| oid.to_u32()).collect();
+    let row_exclusive = 1 << pg_sys::RowExclusiveLock;
+    let mut found = HashSet::new();
+    // SAFETY: the function returns a palloc'd copy of the lock table, `nelements` long.
+    unsafe {
+        let data = pg_sys::GetLockStatusData();
+        let locks = if (*data).nelements == 0 {
+            &[][..]
+        } else {
+            std::slice::from_raw_parts((*data).locks, (*data).nelements as usize)
+        };
+        let me = (*pg_sys::MyProc).pid;
+        for lock in locks {
+            let tag = &lock.locktag;
+            let is_relation = u32::from(tag.locktag_type) == pg_sys::LockTagType::LOCKTAG_RELATION;
+            if is_relation
+                && tag.locktag_field1 == pg_sys::MyDatabaseId.to_u32()
+                && wanted.contains(&tag.locktag_field2)
+                && lock.holdMask & row_exclusive != 0
+                && lock.pid != me
+            {
+                found.insert(Writer { pid: lock.pid, backend: lock.backend, local_xid: lock.lxid });
+            }
+        }
+        if !(*data).locks.is_null() {
+            pg_sys::pfree((*data).locks.cast());
+        }
+        pg_sys::pfree(data.cast());
+    }
+    found.into_iter().collect()
+}
+
+/// Those of `writers` whose transaction has not ended.
+pub fn still_open(writers: &[Writer]) -> Vec<Writer> {
+    // SAFETY: asks for the state of a virtual transaction id, without waiting.
+    writers.iter().filter(|w| !unsafe { pg_sys::VirtualXactLock(w.virtual_xid(), false) }).cloned().collect()
+}
+
+/// Waits until every one of `writers` has ended. Obeys `lock_timeout`, cancel and the deadlock detector, each of
+/// which raises its error from here.
+pub fn wait_for(writers: &[Writer]) {
+    for writer in writers {
+        // SAFETY: waits on the lock that every transaction holds on its own id.
+        unsafe { pg_sys::VirtualXactLock(writer.virtual_xid(), true) };
+    }
+}

@@ -1,0 +1,401 @@
+//! Analysed query trees: reading one as plain Rust data, narrowing it to a window, turning it back into SQL.
+
+use std::ffi::{CStr, c_char, c_void};
+
+use pgrx::pg_sys::{self, Oid};
+use pgrx::{PgList, PgSqlErrorCode, is_a};
+
+use super::session::{WithSettings, c_string};
+use crate::error::{Error, Result};
+
+/// An analysed SELECT.
+pub struct Select(*mut pg_sys::Query);
+
+/// What a SELECT consists of, as far as a rollup has to know.
+pub struct Shape {
+    /// Clauses that a rollup cannot have, by the words a user would look for.
+    pub unsupported: Vec<&'static str>,
+    pub columns: Vec<Column>,
+    /// Expressions of GROUP BY that the SELECT does not return.
+    pub hidden_keys: Vec<String>,
+    /// The relations of the FROM clause itself.
+    pub relations: Vec<Relation>,
+    /// Relations read elsewhere: in subqueries, at any depth.
+    pub nested_relations: Vec<Oid>,
+    pub has_group_by: bool,
+    /// Whether any function in it is volatile.
+    pub is_volatile: bool,
+    /// Whether it asks for the current time.
+    pub reads_clock: bool,
+}
+
+/// One output column.
+pub struct Column {
+    pub name: String,
+    pub type_oid: Oid,
+    pub type_name: String,
+    pub kind: ColumnKind,
+}
+
+pub enum ColumnKind {
+    /// In GROUP BY. `mutable`: its value depends on settings of the session, such as TimeZone.
+    Key { mutable: bool },
+    /// One aggregate call and nothing around it.
+    Aggregate(Aggregate),
+    /// Anything else; the aggregates inside it, by name.
+    Other { aggregates: Vec<String> },
+}
+
+pub struct Aggregate {
+    pub schema: String,
+    pub name: String,
+    pub distinct: bool,
+    /// An ordered-set or hypothetical-set aggregate.
+    pub ordered_set: bool,
+}
+
+/// A relation of the FROM clause.
+#[derive(Clone)]
+pub struct Relation {
+    /// Its place in the range table, from 1.
+    pub index: usize,
+    pub oid: Oid,
+    pub kind: u8,
+    /// Whether it stands on the side of an outer join that may be missing.
+    pub optional: bool,
+    pub sampled: bool,
+}
+
+/// One end of a window, as a constant of SQL.
+pub struct Limit {
+    pub operator: &'static str,
+    pub type_oid: Oid,
+    pub value: i64,
+}
+
+impl Select {
+    /// Parses and analyses `sql`, which must be exactly one SELECT; also returns its text without what surrounds it.
+    pub fn parse(sql: &str) -> Result<(Select, String)> {
+        let source = c_string(sql);
+        // SAFETY: the parser's trees live in the current memory context; the nodes are what their tags say.
+        unsafe {
+            let statements = PgList::<pg_sys::RawStmt>::from_pg(pg_sys::pg_parse_query(source.as_ptr()));
+            if statements.len() != 1 {
+                return Err(not_a_query(match statements.len() {
+                    0 => "the query is empty".into(),
+                    n => format!("the query holds {n} statements"),
+                }));
+            }
+            let statement = statements.get_ptr(0).expect("one statement");
+            let node = (*statement).stmt;
+            if !is_a(node, pg_sys::NodeTag::T_SelectStmt) {
+                return Err(not_a_query("the query is not a SELECT".into()));
+            }
+            let select = node as *mut pg_sys::SelectStmt;
+            if !(*select).intoClause.is_null() {
+                return Err(not_a_query("the query is a SELECT INTO".into()));
+            }
+            if !(*select).valuesLists.is_null() {
+                return Err(not_a_query("the query is a VALUES list".into()));
+            }
+            let start = (*statement).stmt_location.max(0) as usize;
+            let bytes = &sql.as_bytes()[start..];
+            let len = (*statement).stmt_len as usize;
+            let text = if len == 0 { bytes } else { &bytes[..len] };
+            let query = pg_sys::parse_analyze_fixedparams(
+                statement,
+                source.as_ptr(),
+                std::ptr::null(),
+                0,
+                std::ptr::null_mut(),
+            );
+            Ok((Select(query), String::from_utf8_lossy(text).trim().to_owned()))
+        }
+    }
+
+    /// The query of a view.
+    pub fn of_view(view: Oid) -> Select {
+        // SAFETY: the relation is open while its rule is copied; the caller knows that it is a view.
+        unsafe {
+            let relation = pg_sys::relation_open(view, pg_sys::AccessShareLock as i32);
+            let query = pg_sys::copyObjectImpl(pg_sys::get_view_query(relation).cast()).cast();
+            pg_sys::relation_close(relation, pg_sys::NoLock as i32);
+            Select(query)
+        }
+    }
+
+    /// Adds `column <operator> constant` for each limit to the WHERE clause; `column` belongs to `relation`.
+    pub fn restrict(&mut self, relation: &Relation, column: &str, limits: &[Limit]) -> Result<()> {
+        let name = c_string(column);
+        // SAFETY: builds expression nodes from catalog facts in the current memory context and hangs them into a
+        // tree that is ours alone (parsed or copied).
+        unsafe {
+            let number = pg_sys::get_attnum(relation.oid, name.as_ptr());
+            if number == pg_sys::InvalidAttrNumber as i16 {
+                return Err(Error::new(
+                    PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+                    format!("column \"{column}\" of the event table does not exist any more"),
+                )
+                .hint("Rename it back, or drop the rollup and register it again."));
+            }
+            let (mut type_oid, mut typmod, mut collation) = (Oid::INVALID, 0, Oid::INVALID);
+            pg_sys::get_atttypetypmodcoll(relation.oid, number, &mut type_oid, &mut typmod, &mut collation);
+            for limit in limits {
+                let var = pg_sys::makeVar(relation.index as _, number, type_oid, typmod, Oid::INVALID, 0);
+                let constant = pg_sys::makeConst(
+                    limit.type_oid,
+                    -1,
+                    Oid::INVALID,
+                    8,
+                    pg_sys::Datum::from(limit.value),
+                    false,
+                    true,
+                );
+                let qualified = [c"pg_catalog".to_owned(), c_string(limit.operator)];
+                let mut names = PgList::<pg_sys::Node>::new();
+                for part in &qualified {
+                    names.push(pg_sys::makeString(pg_sys::pstrdup(part.as_ptr())).cast());
+                }
+                let operator = pg_sys::OpernameGetOprid(names.into_pg(), type_oid, limit.type_oid);
+                assert!(operator != Oid::INVALID, "no operator {} for the type of {column}", limit.operator);
+                let clause = pg_sys::make_opclause(
+                    operator,
+                    pg_sys::BOOLOID,
+                    false,
+                    var.cast(),
+                    constant.cast(),
+                    Oid::INVALID,
+                    Oid::INVALID,
+                );
+                // What make_opclause leaves open, the planner and the deparser want filled.
+                pg_sys::set_opfuncid(clause.cast());
+                let from = (*self.0).jointree;
+                (*from).quals = pg_sys::make_and_qual((*from).quals, clause.cast());
+            }
+        }
+        Ok(())
+    }
+
+    /// The query as SQL that means the same under every search_path.
+    pub fn to_sql(&self) -> String {
+        let _qualified = WithSettings::new(&[("search_path", "pg_catalog")]);
+        // SAFETY: the deparser reads the tree and returns a palloc'd string.
+        unsafe {
+            let text = pg_sys::pg_get_querydef(self.0, true);
+            CStr::from_ptr(text).to_string_lossy().trim_end_matches(';').to_owned()
+        }
+    }
+
+    /// Reads the tree.
+    pub fn shape(&self) -> Shape {
+        // SAFETY: an analysed tree, alive in the current memory context; every pointer that is followed was tested
+        // or is never NULL in such a tree.
+        unsafe {
+            let query = &*self.0;
+            let mut unsupported = Vec::new();
+            for (present, words) in [
+                (!query.setOperations.is_null(), "UNION, INTERSECT or EXCEPT"),
+                (!query.cteList.is_null(), "WITH"),
+                (!query.distinctClause.is_null(), "SELECT DISTINCT"),
+                (query.hasWindowFuncs, "window functions"),
+                (!query.groupingSets.is_null(), "GROUPING SETS, ROLLUP or CUBE"),
+                (!query.havingQual.is_null(), "HAVING"),
+                (!query.limitCount.is_null() || !query.limitOffset.is_null(), "LIMIT or OFFSET"),
+                (!query.rowMarks.is_null(), "FOR UPDATE or FOR SHARE"),
+            ] {
+                if present {
+                    unsupported.push(words);
+                }
+            }
+
+            let grouped: Vec<u32> = PgList::<pg_sys::SortGroupClause>::from_pg(query.groupClause)
+                .iter_ptr()
+                .map(|clause| (*clause).tleSortGroupRef)
+                .collect();
+            let (mut columns, mut hidden_keys) = (Vec::new(), Vec::new());
+            for entry in PgList::<pg_sys::TargetEntry>::from_pg(query.targetList).iter_ptr() {
+                let is_key = (*entry).ressortgroupref != 0 && grouped.contains(&(*entry).ressortgroupref);
+                if !(*entry).resjunk {
+                    columns.push(column(entry, is_key));
+                } else if is_key {
+                    hidden_keys.push(format!("number {}", (*entry).ressortgroupref));
+                }
+            }
+
+            let mut relations = Vec::new();
+            from_relations(query, query.jointree.cast(), false, &mut relations);
+            let mut facts = Facts { depth: 0, ..Default::default() };
+            walk(self.0.cast(), (&raw mut facts).cast());
+            let nested_relations = facts.nested;
+            Shape {
+                unsupported,
+                columns,
+                hidden_keys,
+                relations,
+                nested_relations,
+                has_group_by: !query.groupClause.is_null(),
+                is_volatile: pg_sys::contain_volatile_functions(self.0.cast()),
+                reads_clock: facts.reads_clock,
+            }
+        }
+    }
+}
+
+fn not_a_query(message: String) -> Error {
+    Error::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message)
+        .detail("The definition of a rollup is one SELECT over an event table.")
+        .hint("For example: SELECT day, count(*) FROM events GROUP BY day.")
+}
+
+/// # Safety
+/// `entry` is a live target list entry.
+unsafe fn column(entry: *mut pg_sys::TargetEntry, is_key: bool) -> Column {
+    // SAFETY: by contract.
+    unsafe {
+        let mut expression = (*entry).expr as *mut pg_sys::Node;
+        let type_oid = pg_sys::exprType(expression);
+        let kind = if is_key {
+            ColumnKind::Key { mutable: pg_sys::contain_mutable_functions(expression) }
+        } else {
+            if is_a(expression, pg_sys::NodeTag::T_RelabelType) {
+                expression = (*(expression as *mut pg_sys::RelabelType)).arg.cast();
+            }
+            if is_a(expression, pg_sys::NodeTag::T_Aggref) {
+                let call = &*(expression as *mut pg_sys::Aggref);
+                ColumnKind::Aggregate(Aggregate {
+                    schema: name(pg_sys::get_namespace_name(pg_sys::get_func_namespace(call.aggfnoid))),
+                    name: name(pg_sys::get_func_name(call.aggfnoid)),
+                    distinct: !call.aggdistinct.is_null(),
+                    ordered_set: call.aggkind as u8 != b'n',
+                })
+            } else {
+                let mut facts = Facts { depth: 1, ..Default::default() };
+                walk(expression, (&raw mut facts).cast());
+                ColumnKind::Other { aggregates: facts.aggregates }
+            }
+        };
+        Column {
+            name: name((*entry).resname),
+            type_oid,
+            type_name: name(pg_sys::format_type_with_typemod(
+                type_oid,
+                pg_sys::exprTypmod((*entry).expr.cast()),
+            )),
+            kind,
+        }
+    }
+}
+
+/// # Safety
+/// `text` is NULL or a NUL-terminated string.
+unsafe fn name(text: *const c_char) -> String {
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: by contract.
+    unsafe { CStr::from_ptr(text).to_string_lossy().into_owned() }
+}
+
+/// Collects the relations below a node of the join tree.
+///
+/// # Safety
+/// `node` belongs to the join tree of `query`.
+unsafe fn from_relations(
+    query: &pg_sys::Query,
+    node: *mut pg_sys::Node,
+    optional: bool,
+    found: &mut Vec<Relation>,
+) {
+    // SAFETY: by contract; the tags say what each node is.
+    unsafe {
+        if is_a(node, pg_sys::NodeTag::T_FromExpr) {
+            let from = node as *mut pg_sys::FromExpr;
+            for child in PgList::<pg_sys::Node>::from_pg((*from).fromlist).iter_ptr() {
+                from_relations(query, child, optional, found);
+            }
+        } else if is_a(node, pg_sys::NodeTag::T_JoinExpr) {
+            use pg_sys::JoinType::{JOIN_FULL, JOIN_LEFT, JOIN_RIGHT};
+            let join = &*(node as *mut pg_sys::JoinExpr);
+            let left_optional = matches!(join.jointype, JOIN_RIGHT | JOIN_FULL);
+            let right_optional = matches!(join.jointype, JOIN_LEFT | JOIN_FULL);
+            from_relations(query, join.larg, optional || left_optional, found);
+            from_relations(query, join.rarg, optional || right_optional, found);
+        } else if is_a(node, pg_sys::NodeTag::T_RangeTblRef) {
+            let index = (*(node as *mut pg_sys::RangeTblRef)).rtindex as usize;
+            let entry = &*PgList::<pg_sys::RangeTblEntry>::from_pg(query.rtable)
+                .get_ptr(index - 1)
+                .expect("a range table reference points into the range table");
+            if entry.rtekind == pg_sys::RTEKind::RTE_RELATION {
+                found.push(Relation {
+                    index,
+                    oid: entry.relid,
+                    kind: entry.relkind as u8,
+                    optional,
+                    sampled: !entry.tablesample.is_null(),
+                });
+            }
+        }
+    }
+}
+
+/// What a walk over a tree gathers.
+#[derive(Default)]
+struct Facts {
+    depth: usize,
+    nested: Vec<Oid>,
+    aggregates: Vec<String>,
+    reads_clock: bool,
+}
+
+/// The tree walker behind `Facts`; PostgreSQL calls it for every node.
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn walk(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
+    const CLOCK: [u32; 3] = [pg_sys::F_NOW, pg_sys::F_TRANSACTION_TIMESTAMP, pg_sys::F_STATEMENT_TIMESTAMP];
+    if node.is_null() {
+        return false;
+    }
+    // SAFETY: PostgreSQL hands back the nodes of the tree and the context that was given to it.
+    unsafe {
+        let facts = &mut *(context as *mut Facts);
+        match (*node).type_ {
+            pg_sys::NodeTag::T_Query => {
+                facts.depth += 1;
+                let flags = pg_sys::QTW_EXAMINE_RTES_BEFORE as i32;
+                pg_sys::query_tree_walker(node.cast(), Some(walk), context, flags);
+                let facts = &mut *(context as *mut Facts);
+                facts.depth -= 1;
+                return false;
+            }
+            pg_sys::NodeTag::T_RangeTblEntry => {
+                let entry = &*(node as *mut pg_sys::RangeTblEntry);
+                if facts.depth > 1 && entry.rtekind == pg_sys::RTEKind::RTE_RELATION {
+                    facts.nested.push(entry.relid);
+                }
+                return false;
+            }
+            pg_sys::NodeTag::T_Aggref => {
+                let call = &*(node as *mut pg_sys::Aggref);
+                facts.aggregates.push(name(pg_sys::get_func_name(call.aggfnoid)));
+            }
+            pg_sys::NodeTag::T_SQLValueFunction => {
+                use pg_sys::SQLValueFunctionOp::*;
+                let call = &*(node as *mut pg_sys::SQLValueFunction);
+                facts.reads_clock |= !matches!(
+                    call.op,
+                    SVFOP_CURRENT_ROLE
+                        | SVFOP_CURRENT_USER
+                        | SVFOP_USER
+                        | SVFOP_SESSION_USER
+                        | SVFOP_CURRENT_CATALOG
+                        | SVFOP_CURRENT_SCHEMA
+                );
+            }
+            pg_sys::NodeTag::T_FuncExpr => {
+                let function = (*(node as *mut pg_sys::FuncExpr)).funcid;
+                facts.reads_clock |= CLOCK.contains(&function.to_u32());
+            }
+            _ => {}
+        }
+        pg_sys::expression_tree_walker(node, Some(walk), context)
+    }
+}

@@ -1,0 +1,158 @@
+//! SQL from inside. Every statement sees all that is committed when it starts, and reading assigns no transaction id.
+
+use std::ffi::CStr;
+
+use pgrx::pg_sys::Datum;
+use pgrx::{FromDatum, IntoDatum, pg_sys};
+
+use super::session::c_string;
+
+/// An argument of a statement: its type and its value, `None` for NULL.
+pub struct Arg(pg_sys::Oid, Option<Datum>);
+
+pub fn text(value: Option<&str>) -> Arg {
+    Arg(pg_sys::TEXTOID, value.and_then(|v| v.into_datum()))
+}
+
+pub fn int8(value: Option<i64>) -> Arg {
+    Arg(pg_sys::INT8OID, value.map(Datum::from))
+}
+
+pub fn oid(value: Option<pg_sys::Oid>) -> Arg {
+    Arg(pg_sys::OIDOID, value.map(Datum::from))
+}
+
+pub fn boolean(value: bool) -> Arg {
+    Arg(pg_sys::BOOLOID, Some(Datum::from(value)))
+}
+
+pub fn text_array(values: Vec<String>) -> Arg {
+    Arg(pg_sys::TEXTARRAYOID, values.into_datum())
+}
+
+/// A point in time as PostgreSQL counts it: microseconds since 2000-01-01 UTC.
+pub fn timestamptz(value: Option<i64>) -> Arg {
+    Arg(pg_sys::TIMESTAMPTZOID, value.map(Datum::from))
+}
+
+/// An argument passed on as it came, of any type.
+pub fn datum(oid: pg_sys::Oid, value: Option<Datum>) -> Arg {
+    Arg(oid, value)
+}
+
+/// One row of a result; columns count from 1.
+pub struct Row {
+    tuple: pg_sys::HeapTuple,
+    descriptor: pg_sys::TupleDesc,
+}
+
+impl Row {
+    fn value<T: FromDatum>(&self, column: i32) -> Option<T> {
+        let mut is_null = false;
+        // SAFETY: tuple and descriptor belong to the open SPI result; the statement's author knows the type.
+        unsafe {
+            let datum = pg_sys::SPI_getbinval(self.tuple, self.descriptor, column, &mut is_null);
+            T::from_datum(datum, is_null)
+        }
+    }
+
+    pub fn int8(&self, column: i32) -> Option<i64> {
+        self.value(column)
+    }
+
+    pub fn int4(&self, column: i32) -> Option<i32> {
+        self.value(column)
+    }
+
+    pub fn boolean(&self, column: i32) -> bool {
+        self.value(column).unwrap_or(false)
+    }
+
+    pub fn oid(&self, column: i32) -> Option<pg_sys::Oid> {
+        self.value(column)
+    }
+
+    /// Microseconds since 2000-01-01 UTC.
+    pub fn timestamptz(&self, column: i32) -> Option<i64> {
+        self.value(column)
+    }
+
+    /// The value as text, whatever its type.
+    pub fn text(&self, column: i32) -> Option<String> {
+        // SAFETY: as in value(); the function returns a palloc'd C string or NULL.
+        unsafe {
+            let value = pg_sys::SPI_getvalue(self.tuple, self.descriptor, column);
+            (!value.is_null()).then(|| CStr::from_ptr(value).to_string_lossy().into_owned())
+        }
+    }
+}
+
+fn run<T>(sql: &str, args: &[Arg], collect: impl FnOnce(u64, *mut pg_sys::SPITupleTable) -> T) -> T {
+    let command = c_string(sql);
+    let mut types: Vec<_> = args.iter().map(|a| a.0).collect();
+    let mut values: Vec<_> = args.iter().map(|a| a.1.unwrap_or(Datum::from(0))).collect();
+    let nulls: Vec<_> = args.iter().map(|a| if a.1.is_some() { b' ' } else { b'n' } as i8).collect();
+    // SAFETY: a balanced connect and finish around one statement, whose arrays have one entry an argument. An error
+    // leaves through the transaction's abort, which closes the connection.
+    unsafe {
+        pg_sys::SPI_connect();
+        pg_sys::SPI_tuptable = std::ptr::null_mut();
+        let code = pg_sys::SPI_execute_with_args(
+            command.as_ptr(),
+            args.len() as i32,
+            types.as_mut_ptr(),
+            values.as_mut_ptr(),
+            nulls.as_ptr(),
+            false,
+            0,
+        );
+        if code < 0 {
+            let reason = CStr::from_ptr(pg_sys::SPI_result_code_string(code)).to_string_lossy();
+            crate::error::Error::new(
+                pgrx::PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                format!("a statement of this kind cannot run here ({reason})"),
+            )
+            .detail(format!("The statement is: {sql}."))
+            .raise()
+        }
+        let result = collect(pg_sys::SPI_processed, pg_sys::SPI_tuptable);
+        pg_sys::SPI_finish();
+        result
+    }
+}
+
+/// Runs a statement; returns how many rows it processed.
+pub fn execute(sql: &str, args: &[Arg]) -> u64 {
+    run(sql, args, |processed, _| processed)
+}
+
+/// Runs a query; returns what `read` makes of each row.
+pub fn query<T>(sql: &str, args: &[Arg], mut read: impl FnMut(&Row) -> T) -> Vec<T> {
+    run(sql, args, |_, table| {
+        if table.is_null() {
+            return Vec::new();
+        }
+        // SAFETY: SPI's result table holds `numvals` tuples until SPI_finish.
+        let (tuples, descriptor) = unsafe {
+            (std::slice::from_raw_parts((*table).vals, (*table).numvals as usize), (*table).tupdesc)
+        };
+        tuples.iter().map(|&tuple| read(&Row { tuple, descriptor })).collect()
+    })
+}
+
+/// Runs a query that returns at most one row.
+pub fn query_one<T>(sql: &str, args: &[Arg], read: impl FnMut(&Row) -> T) -> Option<T> {
+    query(sql, args, read).pop()
+}
+
+/// Parses and analyses a statement with parameters of these types without running it; raises what is wrong with it.
+pub fn check(sql: &str, parameter_types: &[pg_sys::Oid]) {
+    let command = c_string(sql);
+    let mut types = parameter_types.to_vec();
+    // SAFETY: a balanced connect and finish; the plan goes with the connection.
+    unsafe {
+        pg_sys::SPI_connect();
+        pg_sys::SPI_prepare(command.as_ptr(), types.len() as i32, types.as_mut_ptr());
+        pg_sys::SPI_finish();
+    }
+}

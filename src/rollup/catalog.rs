@@ -1,0 +1,192 @@
+//! The table `rollups`: reading a registration, locking it for a run, moving its position.
+
+use pgrx::PgSqlErrorCode::{
+    ERRCODE_INSUFFICIENT_PRIVILEGE, ERRCODE_LOCK_NOT_AVAILABLE, ERRCODE_UNDEFINED_OBJECT,
+};
+use pgrx::pg_sys::Oid;
+
+use crate::error::{Error, Result};
+use crate::pg::session::{self, AsRole};
+use crate::pg::spi::{self, Row};
+use crate::rollup::window::Bound;
+
+/// One registered rollup: a row of the table `rollups`.
+#[derive(Clone, Debug)]
+pub struct Rollup {
+    pub name: String,
+    pub source: Oid,
+    /// The event table as SQL, qualified.
+    pub source_name: String,
+    pub id_sequence: Option<Oid>,
+    pub id_column: Option<String>,
+    pub time_column: Option<String>,
+    pub last_aggregated_id: i64,
+    /// Microseconds since 2000-01-01 UTC.
+    pub last_aggregated_time: Option<i64>,
+    pub kind: Kind,
+    pub schedule: Option<String>,
+    pub batch_size: Option<i64>,
+    pub paused: bool,
+    pub owner: Oid,
+    pub search_path: String,
+    pub time_zone: String,
+}
+
+/// How the events of a window reach the target.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// From the query of the view `definition` into the table `target`.
+    Declarative { definition: Oid, target: Oid, target_name: String },
+    /// By SQL with the bounds as `$1` and `$2`.
+    Command(String),
+    /// By the caller of `incremental_rollup_window`.
+    WindowOnly,
+}
+
+// The id column by the sequence it owns, so that renaming it is followed.
+const COLUMNS: &str = "r.name, r.source::oid, r.source::text, \
+     r.id_sequence::oid, COALESCE((SELECT a.attname FROM pg_depend d JOIN pg_attribute a \
+         ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid \
+      WHERE d.classid = 'pg_class'::regclass AND d.objid = r.id_sequence \
+        AND d.refclassid = 'pg_class'::regclass AND d.refobjid = r.source AND d.deptype IN ('a', 'i')), \
+     r.id_column), r.time_column, r.last_aggregated_id, r.last_aggregated_time, \
+     r.definition::oid, r.target::oid, r.target::text, r.command, r.schedule, \
+     r.batch_size, r.paused, r.owner::oid, r.search_path, r.time_zone";
+
+fn read(row: &Row) -> Rollup {
+    Rollup {
+        name: row.text(1).unwrap_or_default(),
+        source: row.oid(2).unwrap_or(Oid::INVALID),
+        source_name: row.text(3).unwrap_or_default(),
+        id_sequence: row.oid(4),
+        id_column: row.text(5),
+        time_column: row.text(6),
+        last_aggregated_id: row.int8(7).unwrap_or(0),
+        last_aggregated_time: row.timestamptz(8),
+        kind: match (row.oid(9), row.oid(10), row.text(12)) {
+            (Some(definition), Some(target), _) => {
+                Kind::Declarative { definition, target, target_name: row.text(11).unwrap_or_default() }
+            }
+            (_, _, Some(command)) => Kind::Command(command),
+            _ => Kind::WindowOnly,
+        },
+        schedule: row.text(13),
+        batch_size: row.int8(14),
+        paused: row.boolean(15),
+        owner: row.oid(16).unwrap_or(Oid::INVALID),
+        search_path: row.text(17).unwrap_or_default(),
+        time_zone: row.text(18).unwrap_or_default(),
+    }
+}
+
+impl Rollup {
+    /// Where the next window starts: just behind what is aggregated.
+    pub fn position(&self) -> Bound {
+        match self.time_column {
+            None => Bound::Id(self.last_aggregated_id),
+            // Before the first run of a time window everything is new.
+            Some(_) => Bound::Time(self.last_aggregated_time.unwrap_or(i64::MIN)),
+        }
+    }
+
+    /// An error unless the current role owns the rollup.
+    pub fn check_owner(&self) -> Result<()> {
+        if session::may_act_as(self.owner) {
+            return Ok(());
+        }
+        Err(Error::new(ERRCODE_INSUFFICIENT_PRIVILEGE, format!("must be owner of rollup \"{}\"", self.name)))
+    }
+}
+
+/// The schema of the extension, quoted. Called under [`internally`].
+fn schema() -> String {
+    spi::query_one(
+        "SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace \
+         WHERE e.extname = 'rollup_ext'",
+        &[],
+        |row| row.text(1),
+    )
+    .flatten()
+    .unwrap_or_else(|| {
+        Error::new(ERRCODE_UNDEFINED_OBJECT, "extension \"rollup_ext\" is not installed in this database")
+            .hint("CREATE EXTENSION rollup_ext;")
+            .raise()
+    })
+}
+
+/// Puts the extension's schema in place of `@extschema@`, as CREATE EXTENSION does. Called under [`internally`].
+pub fn sql(template: &str) -> String {
+    template.replace("@extschema@", &schema())
+}
+
+/// Runs `work` as the owner of the catalogs, where names mean what the extension means by them.
+pub fn internally<T>(work: impl FnOnce() -> T) -> T {
+    let _role = AsRole::internal();
+    let _settings = session::WithSettings::new(&[("search_path", "pg_catalog, pg_temp")]);
+    work()
+}
+
+fn find(name: &str, locking: &str) -> Option<Rollup> {
+    internally(|| {
+        spi::query_one(
+            &sql(&format!("SELECT {COLUMNS} FROM @extschema@.rollups r WHERE r.name = $1 {locking}")),
+            &[spi::text(Some(name))],
+            read,
+        )
+    })
+}
+
+/// The rollup of this name.
+pub fn get(name: &str) -> Result<Rollup> {
+    find(name, "").ok_or_else(|| unknown(name))
+}
+
+/// The rollup of this name, locked against every other run until the transaction ends; waits for the lock.
+pub fn lock(name: &str) -> Result<Rollup> {
+    find(name, "FOR NO KEY UPDATE").ok_or_else(|| unknown(name))
+}
+
+/// As [`lock`], but does not wait: `None` while somebody else runs it.
+pub fn try_lock(name: &str) -> Option<Rollup> {
+    find(name, "FOR NO KEY UPDATE SKIP LOCKED")
+}
+
+/// What the worker has to look after: the rollups with a schedule that are not paused.
+pub fn scheduled() -> Result<Vec<Rollup>> {
+    Ok(internally(|| {
+        let query = format!(
+            "SELECT {COLUMNS} FROM @extschema@.rollups r WHERE r.schedule IS NOT NULL AND NOT r.paused \
+             ORDER BY r.name"
+        );
+        spi::query(&sql(&query), &[], read)
+    }))
+}
+
+fn unknown(name: &str) -> Error {
+    Error::new(ERRCODE_UNDEFINED_OBJECT, format!("rollup \"{name}\" does not exist"))
+        .hint("SELECT rollup_name FROM rollup_status; lists the rollups, register_rollup creates one.")
+}
+
+/// Moves the position of a locked rollup to the end of its window.
+pub fn advance(rollup: &Rollup, to: Bound) -> Result<()> {
+    let (column, value) = match to {
+        Bound::Id(id) => ("last_aggregated_id", spi::int8(Some(id))),
+        Bound::Time(time) => ("last_aggregated_time", spi::timestamptz(Some(time))),
+    };
+    let moved = update(&rollup.name, column, value);
+    // SKIP LOCKED and a concurrent drop are the only ways to lose the row, and the lock excludes both.
+    if moved == 1 {
+        return Ok(());
+    }
+    Err(Error::new(ERRCODE_LOCK_NOT_AVAILABLE, format!("rollup \"{}\" is gone", rollup.name)))
+}
+
+/// Sets one column of one rollup; returns how many rows that changed.
+pub fn update(name: &str, column: &str, value: spi::Arg) -> u64 {
+    internally(|| {
+        spi::execute(
+            &sql(&format!("UPDATE @extschema@.rollups SET {column} = $2 WHERE name = $1")),
+            &[spi::text(Some(name)), value],
+        )
+    })
+}

@@ -1,0 +1,345 @@
+//! What a declarative rollup computes, derived from the analysed tree of its query: the event table, the group key,
+//! the measures and how each of them merges.
+
+use pgrx::PgSqlErrorCode::*;
+use pgrx::pg_sys::Oid;
+use pgrx::spi::quote_identifier;
+
+use crate::error::{Error, Result};
+use crate::pg::query::{Aggregate, Column, ColumnKind, Limit, Relation, Select, Shape};
+use crate::pg::spi;
+use crate::rollup::{catalog, source};
+
+pub struct Definition {
+    select: Select,
+    pub source: Relation,
+    pub keys: Vec<Key>,
+    pub measures: Vec<Measure>,
+    /// Output columns in order: names.
+    columns: Vec<String>,
+}
+
+/// A column of the group key.
+pub struct Key {
+    pub name: String,
+    pub type_name: String,
+    pub type_oid: Oid,
+    /// Whether its value depends on settings such as TimeZone.
+    pub mutable: bool,
+}
+
+impl Key {
+    /// The name of a date or timestamp type in `pg_catalog`, without typmod.
+    pub fn time_type(&self) -> &'static str {
+        match self.type_oid {
+            pgrx::pg_sys::DATEOID => "date",
+            pgrx::pg_sys::TIMESTAMPOID => "timestamp",
+            _ => "timestamptz",
+        }
+    }
+}
+
+/// A column that holds an aggregate.
+pub struct Measure {
+    pub name: String,
+    pub type_name: String,
+    pub type_oid: Oid,
+    /// Whether it is a list of top items, exact only while it drops none.
+    pub is_topn: bool,
+    /// SQL over `$1`, the stored value, and `$2`, the new one; NULL when either is.
+    merge: String,
+}
+
+impl Definition {
+    /// Judges a query: what cannot be kept up to date from new events alone is refused, with the way that can.
+    pub fn new(select: Select, source: Option<Oid>, time_column: Option<&str>) -> Result<Self> {
+        let shape = select.shape();
+        check_clauses(&shape)?;
+        let source = find_source(&shape, source, time_column)?;
+        let (mut keys, mut measures) = (Vec::new(), Vec::new());
+        for column in &shape.columns {
+            let (name, type_name, type_oid) =
+                (column.name.clone(), column.type_name.clone(), column.type_oid);
+            match &column.kind {
+                ColumnKind::Key { mutable } => {
+                    keys.push(Key { name, type_name, type_oid, mutable: *mutable })
+                }
+                ColumnKind::Aggregate(call) => {
+                    let (merge, is_topn) = (merge_rule(column, call)?, call.name.starts_with("topn_"));
+                    measures.push(Measure { name, type_name, type_oid, is_topn, merge })
+                }
+                ColumnKind::Other { aggregates } => return Err(not_mergeable_expression(column, aggregates)),
+            }
+        }
+        Ok(Definition {
+            columns: shape.columns.into_iter().map(|c| c.name).collect(),
+            select,
+            source,
+            keys,
+            measures,
+        })
+    }
+
+    /// The definition that a registered view holds.
+    pub fn of_view(view: Oid, source: Oid) -> Result<Self> {
+        Self::new(Select::of_view(view), Some(source), None)
+    }
+
+    /// Narrows the events to those whose `column` keeps within the limits.
+    pub fn restrict(&mut self, column: &str, limits: &[Limit]) -> Result<()> {
+        self.select.restrict(&self.source, column, limits)
+    }
+
+    /// The SELECT, restricted as it is by now.
+    pub fn select_sql(&self) -> String {
+        self.select.to_sql()
+    }
+
+    /// The statement that aggregates the events and merges them into `target`.
+    pub fn merge_sql(&self, target: &str) -> String {
+        let names = |names: &mut dyn Iterator<Item = &String>| {
+            names.map(quote_identifier).collect::<Vec<_>>().join(", ")
+        };
+        let merges: Vec<_> = self
+            .measures
+            .iter()
+            .map(|measure| {
+                let name = quote_identifier(&measure.name);
+                let (stored, new) = (format!("stored.{name}"), format!("excluded.{name}"));
+                let merged = measure.merge.replace("$1", &stored).replace("$2", &new);
+                // NULL is "nothing yet": a merge with it keeps the other side.
+                format!("{name} = COALESCE({merged}, {stored}, {new})")
+            })
+            .collect();
+        let action = if merges.is_empty() {
+            "DO NOTHING".into()
+        } else {
+            format!("DO UPDATE SET\n    {}", merges.join(",\n    "))
+        };
+        format!(
+            "INSERT INTO {target} AS stored ({columns})\n{select}\nON CONFLICT ({key}) {action}",
+            columns = names(&mut self.columns.iter()),
+            select = self.select_sql(),
+            key = if self.keys.is_empty() {
+                "(true)".into()
+            } else {
+                names(&mut self.keys.iter().map(|key| &key.name))
+            },
+        )
+    }
+
+    /// The statement that puts the aggregates into `target`, which has none of their groups.
+    pub fn insert_sql(&self, target: &str, filter: &str) -> String {
+        let columns: Vec<_> = self.columns.iter().map(quote_identifier).collect();
+        let columns = columns.join(", ");
+        format!(
+            "INSERT INTO {target} ({columns})\nSELECT {columns} FROM (\n{}\n) AS fresh{filter}",
+            self.select_sql()
+        )
+    }
+
+    /// The key column that tells the time of a group: the first one of a date or timestamp type.
+    pub fn bucket(&self) -> Option<&Key> {
+        use pgrx::pg_sys::{DATEOID, TIMESTAMPOID, TIMESTAMPTZOID};
+        self.keys.iter().find(|key| [DATEOID, TIMESTAMPOID, TIMESTAMPTZOID].contains(&key.type_oid))
+    }
+}
+
+fn refuse(message: String) -> Error {
+    Error::new(ERRCODE_FEATURE_NOT_SUPPORTED, message)
+}
+
+fn check_clauses(shape: &Shape) -> Result<()> {
+    if let Some(clause) = shape.unsupported.first() {
+        return Err(refuse(format!("a rollup cannot be kept up to date through {clause}"))
+            .detail("New events are aggregated alone and merged into the rows of their groups.")
+            .hint("Leave it out of the definition and apply it when reading the rollup."));
+    }
+    if let Some(key) = shape.hidden_keys.first() {
+        return Err(refuse(format!("expression {key} of GROUP BY is not in the SELECT list"))
+            .detail("The rows of the target are found again by the whole group key.")
+            .hint("Select every expression that is grouped by."));
+    }
+    if shape.is_volatile {
+        return Err(refuse("the query of a rollup calls a volatile function".into())
+            .detail("Its result could not be computed again, so that nothing could be verified or refreshed.")
+            .hint("Compute the value when the event is inserted and store it in a column."));
+    }
+    if shape.reads_clock {
+        return Err(refuse("the query of a rollup depends on the current time".into())
+            .detail("The same event would count or not count depending on when it is aggregated.")
+            .hint("Filter by now() when reading the rollup."));
+    }
+    if shape.columns.is_empty() {
+        return Err(refuse("the query of a rollup returns no columns".into())
+            .hint("Select the group key and count(*)."));
+    }
+    let mut names: Vec<_> = shape.columns.iter().map(|c| &c.name).collect();
+    names.sort();
+    if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Error::new(
+            ERRCODE_DUPLICATE_COLUMN,
+            format!("column \"{}\" appears more than once in the query", pair[0]),
+        )
+        .hint("Give each column a name of its own: ... AS another_name."));
+    }
+    if let Some(column) = shape.columns.iter().find(|c| c.name == "?column?") {
+        return Err(Error::new(
+            ERRCODE_INVALID_COLUMN_DEFINITION,
+            format!("a column of type {} has no name", column.type_name),
+        )
+        .hint("Name it: ... AS name."));
+    }
+    let has_aggregates = shape.columns.iter().any(|c| match &c.kind {
+        ColumnKind::Aggregate(_) => true,
+        ColumnKind::Other { aggregates } => !aggregates.is_empty(),
+        ColumnKind::Key { .. } => false,
+    });
+    if !shape.has_group_by && !has_aggregates {
+        return Err(refuse("the query neither groups nor aggregates".into())
+            .detail("A rollup keeps one row for each group of events.")
+            .hint("For example: SELECT day, count(*) FROM events GROUP BY day."));
+    }
+    Ok(())
+}
+
+/// The event table among the relations of the FROM clause.
+fn find_source(shape: &Shape, wanted: Option<Oid>, time_column: Option<&str>) -> Result<Relation> {
+    let candidates: Vec<&Relation> = match wanted {
+        Some(oid) => shape.relations.iter().filter(|r| r.oid == oid).collect(),
+        None if shape.relations.len() == 1 => shape.relations.iter().collect(),
+        None => shape
+            .relations
+            .iter()
+            .filter(|r| match time_column {
+                Some(column) => source::time_order(r.oid, column).is_ok(),
+                None => source::id_order(r.oid, None).is_ok(),
+            })
+            .collect(),
+    };
+    let name = |oid: Oid| catalog::internally(|| source::relation_name(oid));
+    let relation = match candidates[..] {
+        [relation] => relation.clone(),
+        [] => {
+            return Err(match wanted {
+                Some(oid) => Error::new(
+                    ERRCODE_INVALID_PARAMETER_VALUE,
+                    format!("\"{}\" is not in the FROM clause of the query", name(oid)),
+                )
+                .hint("source names the table of the query that the events are in."),
+                None if shape.relations.is_empty() => {
+                    refuse("the query reads no table".into()).hint("Select from the event table.")
+                }
+                None => Error::new(
+                    ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                    "no table of the query has ids from a sequence or a clocked time column",
+                )
+                .hint(
+                    "ALTER TABLE ... ADD COLUMN event_id bigint GENERATED ALWAYS AS IDENTITY; or name a time column: \
+                     time_column => '...'.",
+                ),
+            });
+        }
+        _ => {
+            let names: Vec<_> = candidates.iter().map(|r| name(r.oid)).collect();
+            return Err(match wanted {
+                Some(oid) => refuse(format!("\"{}\" stands more than once in the query", name(oid)))
+                    .detail("A new event would have to meet all old ones.")
+                    .hint("Join the events only with tables that describe them."),
+                None => Error::new(
+                    ERRCODE_AMBIGUOUS_PARAMETER,
+                    "the query reads more than one table that could hold the events",
+                )
+                .detail(format!("They are: {}.", names.join(", ")))
+                .hint("Say which: source => '...'."),
+            });
+        }
+    };
+    source::check_kind(relation.oid)?;
+    if shape.nested_relations.contains(&relation.oid) {
+        return Err(refuse(format!("\"{}\" is also read in a subquery", name(relation.oid)))
+            .detail("A new event would change the result for old ones.")
+            .hint("Read the event table once, in the FROM clause."));
+    }
+    if relation.optional {
+        return Err(refuse(format!("\"{}\" is on the optional side of an outer join", name(relation.oid)))
+            .detail("Rows without an event would be written again with every run.")
+            .hint("Put the event table on the preserved side: FROM events LEFT JOIN dimension ..."));
+    }
+    if relation.sampled {
+        return Err(refuse("TABLESAMPLE picks other events each time".into()).hint("Leave TABLESAMPLE out."));
+    }
+    Ok(relation)
+}
+
+/// The rule from `rollup_merge_rules` for an aggregate.
+fn merge_rule(column: &Column, call: &Aggregate) -> Result<String> {
+    if call.name == "count" && call.schema == "pg_catalog" && call.distinct {
+        return Err(not_mergeable(column, "count(DISTINCT ...)"));
+    }
+    let rule = catalog::internally(|| {
+        spi::query_one(
+            &catalog::sql(
+                "SELECT merge, ignores_duplicates FROM @extschema@.rollup_merge_rules \
+                 WHERE aggregate_schema = $1 AND aggregate_name = $2",
+            ),
+            &[spi::text(Some(&call.schema)), spi::text(Some(&call.name))],
+            |row| (row.text(1).unwrap_or_default(), row.boolean(2)),
+        )
+    });
+    match rule {
+        Some((merge, _)) if !call.distinct && !call.ordered_set => Ok(merge),
+        Some((merge, true)) if call.distinct => Ok(merge),
+        Some(_) => Err(not_mergeable(column, &format!("{}(DISTINCT ...)", call.name))),
+        None => Err(not_mergeable(column, &call.name)),
+    }
+}
+
+fn not_mergeable(column: &Column, aggregate: &str) -> Error {
+    refuse(format!("column \"{}\" holds {aggregate}, which cannot be merged", column.name))
+        .detail("The stored value and the value of new events do not determine the value of both together.")
+        .hint(mergeable_way(aggregate))
+}
+
+/// What to store in place of an aggregate that does not merge.
+fn mergeable_way(aggregate: &str) -> String {
+    let way = match aggregate {
+        "avg" => "Store sum(x) and count(x), and divide when reading.",
+        "count(DISTINCT ...)" => {
+            "Store hll_add_agg(hll_hash_any(x)) and read it with hll_cardinality(), or group by x."
+        }
+        "var_pop" | "var_samp" | "variance" | "stddev" | "stddev_pop" | "stddev_samp" => {
+            "Store count(x), sum(x) and sum(x * x), and compute it from them when reading."
+        }
+        "mode" => "Store topn_add_agg(x::text) and read it with topn().",
+        "percentile_cont" | "percentile_disc" => {
+            "Store counts by classes of the value, or a sketch with a row in rollup_merge_rules (tdigest, say)."
+        }
+        "array_agg" | "string_agg" | "json_agg" | "jsonb_agg" | "json_object_agg" | "jsonb_object_agg"
+        | "xmlagg" => "Group by the value itself, and collect when reading.",
+        _ if aggregate.ends_with("(DISTINCT ...)") => "Leave DISTINCT out, or group by the value.",
+        _ => {
+            "If the aggregate can be merged, say how: INSERT INTO rollup_merge_rules (aggregate_schema, \
+             aggregate_name, merge) VALUES (..., 'merge_function($1, $2)');"
+        }
+    };
+    way.to_owned()
+}
+
+fn not_mergeable_expression(column: &Column, aggregates: &[String]) -> Error {
+    let error = refuse(format!("column \"{}\" is neither in GROUP BY nor a single aggregate", column.name));
+    match aggregates {
+        [] => error
+            .detail("Its value would have to be the same for all events of a group.")
+            .hint("Add it to GROUP BY."),
+        [only] => error
+            .detail(format!("It computes something from {only}(), and the result cannot be merged."))
+            .hint(match only.as_str() {
+                "avg" => mergeable_way("avg"),
+                _ => format!("Store {only}() alone, and compute from it when reading."),
+            }),
+        several => error
+            .detail(format!("It combines {}.", several.join("() and ") + "()"))
+            .hint("Store each aggregate in a column of its own, and combine them when reading."),
+    }
+}

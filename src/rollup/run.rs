@@ -1,0 +1,223 @@
+//! One run of a rollup: the next safe window, aggregated and merged, and the position moved, in one transaction.
+
+use pgrx::PgSqlErrorCode::*;
+
+use crate::error::{Error, Result};
+use crate::pg::query::Limit;
+use crate::pg::session::{AsRole, WithSettings};
+use crate::pg::spi;
+use crate::rollup::catalog::{self, Kind, Rollup};
+use crate::rollup::definition::Definition;
+use crate::rollup::window::{self, Bound, Window};
+
+use pgrx::pg_sys;
+
+/// What a run did. Without `rows_written` there was nothing to do.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Outcome {
+    /// First and last id of the window.
+    pub window_start: Option<i64>,
+    pub window_end: Option<i64>,
+    /// Start (inclusive) and end (exclusive) of a time window, in microseconds since 2000-01-01 UTC.
+    pub time_start: Option<i64>,
+    pub time_end: Option<i64>,
+    pub rows_written: Option<i64>,
+}
+
+impl Outcome {
+    fn of(window: Window, rows_written: Option<i64>) -> Self {
+        match (window.start, window.end) {
+            (Bound::Id(start), Bound::Id(end)) => Outcome {
+                window_start: Some(start + 1),
+                window_end: Some(end),
+                rows_written,
+                ..Default::default()
+            },
+            (Bound::Time(start), Bound::Time(end)) => {
+                Outcome { time_start: Some(start), time_end: Some(end), rows_written, ..Default::default() }
+            }
+            _ => unreachable!("both ends of a window are of one kind"),
+        }
+    }
+}
+
+/// Runs a rollup. By hand (`up_to` is None) it waits: for another run of the same rollup, then for the writers that
+/// may still add to the window. The worker passes the end that it knows to be safe, and skips a rollup that somebody
+/// else is running.
+pub fn run(name: &str, up_to: Option<Bound>) -> Result<Outcome> {
+    let started = clock();
+    let rollup = match up_to {
+        None => catalog::lock(name)?,
+        Some(_) => match catalog::try_lock(name) {
+            Some(rollup) => rollup,
+            None => return Ok(Outcome::default()),
+        },
+    };
+    check_may_run(&rollup)?;
+    if matches!(rollup.kind, Kind::WindowOnly) {
+        return Err(Error::new(
+            ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("rollup \"{name}\" has neither a query nor a command to run"),
+        )
+        .detail("It was registered for windows only: your own function aggregates them.")
+        .hint(format!("SELECT * FROM incremental_rollup_window('{name}'); gives the next window.")));
+    }
+    let window = window::next(&rollup, up_to)?;
+    if window.is_empty() {
+        return Ok(Outcome::of(window, None));
+    }
+    let rows = aggregate(&rollup, window)?;
+    catalog::advance(&rollup, window.end)?;
+    let outcome = Outcome::of(window, Some(rows as i64));
+    if up_to.is_none() {
+        record(&rollup, started, outcome);
+    }
+    Ok(outcome)
+}
+
+/// The next window for a caller that aggregates it: `incremental_rollup_window`.
+pub fn take_window(name: &str) -> Result<(i64, i64)> {
+    let rollup = catalog::lock(name)?;
+    check_may_run(&rollup)?;
+    if !matches!(rollup.kind, Kind::WindowOnly) {
+        return Err(Error::new(
+            ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("rollup \"{name}\" aggregates its windows itself"),
+        )
+        .detail("Events of a window taken from it would be missing in its target.")
+        .hint(format!("SELECT * FROM run_rollup('{name}');")));
+    }
+    let window = window::next(&rollup, None)?;
+    match (window.start, window.end) {
+        (Bound::Id(start), Bound::Id(end)) => {
+            if !window.is_empty() {
+                catalog::advance(&rollup, window.end)?;
+            }
+            Ok((start + 1, end))
+        }
+        _ => Err(Error::new(
+            ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("rollup \"{name}\" follows a time column, and incremental_rollup_window returns ids"),
+        )
+        .hint("Register it with a command: command => 'INSERT ... WHERE t >= $1 AND t < $2 ...'.")),
+    }
+}
+
+fn check_may_run(rollup: &Rollup) -> Result<()> {
+    rollup.check_owner()?;
+    if rollup.paused {
+        return Err(Error::new(
+            ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("rollup \"{}\" is paused", rollup.name),
+        )
+        .hint(format!("SELECT resume_rollup('{}');", rollup.name)));
+    }
+    Ok(())
+}
+
+/// Under this the SQL of a rollup runs: as its owner, with the settings of its registration.
+pub struct AsRollup(#[allow(dead_code)] WithSettings, #[allow(dead_code)] AsRole);
+
+impl AsRollup {
+    pub fn new(rollup: &Rollup) -> Self {
+        let path = match rollup.search_path.trim() {
+            "" | "\"\"" => "pg_catalog, pg_temp".to_owned(),
+            // Temporary tables last: those of the caller must not stand in for the owner's.
+            path => format!("{path}, pg_temp"),
+        };
+        let settings = WithSettings::new(&[
+            ("search_path", &path),
+            ("TimeZone", &rollup.time_zone),
+            ("DateStyle", "ISO, YMD"),
+            ("IntervalStyle", "postgres"),
+        ]);
+        AsRollup(settings, AsRole::owner(rollup.owner))
+    }
+}
+
+/// Aggregates the events of a window into the target; returns the rows written.
+fn aggregate(rollup: &Rollup, window: Window) -> Result<u64> {
+    match &rollup.kind {
+        Kind::Declarative { target_name, .. } => {
+            let mut definition = load_definition(rollup)?;
+            restrict(&mut definition, rollup, window)?;
+            let statement = definition.merge_sql(target_name);
+            let _session = AsRollup::new(rollup);
+            Ok(spi::execute(&statement, &[]))
+        }
+        Kind::Command(command) => {
+            let bounds = match (window.start, window.end) {
+                (Bound::Id(start), Bound::Id(end)) => [spi::int8(Some(start + 1)), spi::int8(Some(end))],
+                (Bound::Time(start), Bound::Time(end)) => {
+                    [spi::timestamptz(Some(start)), spi::timestamptz(Some(end))]
+                }
+                _ => unreachable!("both ends of a window are of one kind"),
+            };
+            let _session = AsRollup::new(rollup);
+            Ok(spi::execute(command, &bounds))
+        }
+        Kind::WindowOnly => Ok(0),
+    }
+}
+
+/// The definition of a declarative rollup, read again from its view: renamed tables and columns are followed.
+pub fn load_definition(rollup: &Rollup) -> Result<Definition> {
+    match rollup.kind {
+        Kind::Declarative { definition, .. } => Definition::of_view(definition, rollup.source),
+        _ => {
+            Err(Error::new(ERRCODE_FEATURE_NOT_SUPPORTED, format!("rollup \"{}\" has no query", rollup.name))
+                .detail("What a command or a function of yours writes is not known to the extension.")
+                .hint("Register it in the declarative form, with a query."))
+        }
+    }
+}
+
+/// Narrows a definition to the events of a window.
+pub fn restrict(definition: &mut Definition, rollup: &Rollup, window: Window) -> Result<()> {
+    match (window.start, window.end) {
+        (Bound::Id(start), Bound::Id(end)) => {
+            let limit = |operator, value| Limit { operator, type_oid: pg_sys::INT8OID, value };
+            let column = rollup.id_column.as_deref().unwrap_or_default();
+            definition.restrict(column, &[limit(">", start), limit("<=", end)])
+        }
+        (Bound::Time(start), Bound::Time(end)) => {
+            let zone = crate::rollup::source::clock_zone(rollup)?;
+            let type_oid = if zone.is_some() { pg_sys::TIMESTAMPOID } else { pg_sys::TIMESTAMPTZOID };
+            let limit = |operator, bound| Limit {
+                operator,
+                type_oid,
+                value: window::column_time(bound, zone.as_deref()),
+            };
+            let column = rollup.time_column.as_deref().unwrap_or_default();
+            definition.restrict(column, &[limit(">=", start), limit("<", end)])
+        }
+        _ => unreachable!("both ends of a window are of one kind"),
+    }
+}
+
+fn clock() -> i64 {
+    // SAFETY: reads the clock.
+    unsafe { pg_sys::GetCurrentTimestamp() }
+}
+
+/// Leaves a row in the history; it stands or falls with the run.
+fn record(rollup: &Rollup, started: i64, outcome: Outcome) {
+    catalog::internally(|| {
+        spi::execute(
+            &catalog::sql(
+                "INSERT INTO @extschema@.rollup_runs (rollup_name, status, window_start, window_end, time_start, \
+                 time_end, rows_written, started_at, finished_at, pid) \
+                 VALUES ($1, 'succeeded', $2, $3, $4, $5, $6, $7, clock_timestamp(), pg_backend_pid())",
+            ),
+            &[
+                spi::text(Some(&rollup.name)),
+                spi::int8(outcome.window_start),
+                spi::int8(outcome.window_end),
+                spi::timestamptz(outcome.time_start),
+                spi::timestamptz(outcome.time_end),
+                spi::int8(outcome.rows_written),
+                spi::timestamptz(Some(started)),
+            ],
+        )
+    });
+}

@@ -1,0 +1,174 @@
+//! Comparing a rollup with its events, and recomputing a part of it.
+
+use pgrx::PgSqlErrorCode::*;
+use pgrx::pg_sys;
+use pgrx::spi::{quote_identifier, quote_literal};
+
+use crate::error::{Error, Result};
+use crate::pg::spi;
+use crate::rollup::catalog::{self, Kind, Rollup};
+use crate::rollup::definition::{Definition, Measure};
+use crate::rollup::run::{self, AsRollup};
+use crate::rollup::window::{Bound, Window};
+
+/// A group that differs: its key, and its measures in the rollup and in the events; JSON.
+pub struct Difference {
+    pub key: String,
+    pub stored: Option<String>,
+    pub expected: Option<String>,
+}
+
+/// A range of bucket times, in microseconds since 2000-01-01 UTC; open where `None`.
+#[derive(Clone, Copy)]
+pub struct Range {
+    pub from: Option<i64>,
+    pub to: Option<i64>,
+}
+
+impl Range {
+    fn is_open(&self) -> bool {
+        self.from.is_none() && self.to.is_none()
+    }
+}
+
+/// The groups in which a rollup differs from its events up to its position. Holds off runs of the rollup, not readers
+/// and writers of the events.
+pub fn verify(name: &str, range: Range) -> Result<Vec<Difference>> {
+    let rollup = catalog::lock(name)?;
+    rollup.check_owner()?;
+    let definition = aggregated(&rollup)?;
+    let target = target_name(&rollup);
+    let _session = AsRollup::new(&rollup);
+    let filter = bucket_filter(&definition, &rollup, target, range)?;
+
+    let object = |pairs: Vec<String>| match pairs.is_empty() {
+        true => "'{}'::pg_catalog.jsonb".to_owned(),
+        false => format!("pg_catalog.jsonb_build_object({})", pairs.join(", ")),
+    };
+    let key = object(
+        definition
+            .keys
+            .iter()
+            .map(|k| format!("{}, {}", quote_literal(&k.name), quote_identifier(&k.name)))
+            .collect(),
+    );
+    let measures = object(
+        definition
+            .measures
+            .iter()
+            .map(|m| format!("{}, {}", quote_literal(&m.name), comparable(m)))
+            .collect(),
+    );
+    let statement = format!(
+        "SELECT key, (pg_catalog.array_agg(measures) FILTER (WHERE is_stored))[1], \
+                (pg_catalog.array_agg(measures) FILTER (WHERE NOT is_stored))[1] \
+           FROM (SELECT {key} AS key, {measures} AS measures, true AS is_stored FROM {target} AS stored{filter} \
+                 UNION ALL \
+                 SELECT {key}, {measures}, false FROM ({select}) AS fresh{filter}) AS both_sides \
+          GROUP BY key \
+         HAVING (pg_catalog.array_agg(measures) FILTER (WHERE is_stored))[1] \
+                IS DISTINCT FROM (pg_catalog.array_agg(measures) FILTER (WHERE NOT is_stored))[1] \
+          ORDER BY key",
+        select = definition.select_sql(),
+    );
+    Ok(spi::query(&statement, &[], |row| Difference {
+        key: row.text(1).unwrap_or_default(),
+        stored: row.text(2),
+        expected: row.text(3),
+    }))
+}
+
+/// A measure as it can be compared. Sums of floating point depend on the order of their terms in the last digits, and
+/// a list of top items on the order of the events once it had to drop some.
+fn comparable(measure: &Measure) -> String {
+    let name = quote_identifier(&measure.name);
+    match measure.type_oid {
+        pg_sys::FLOAT8OID => format!("{name}::pg_catalog.float4"),
+        pg_sys::JSONBOID if measure.is_topn => format!(
+            "CASE WHEN (SELECT pg_catalog.count(*) FROM pg_catalog.jsonb_object_keys({name})) \
+                       OPERATOR(pg_catalog.<) pg_catalog.current_setting('topn.number_of_counters')::pg_catalog.int8 \
+             THEN {name} END"
+        ),
+        _ => name,
+    }
+}
+
+/// Recomputes the groups whose bucket lies in a range (all groups, when it is open) from the events up to the
+/// position; returns the rows written.
+pub fn refresh(name: &str, range: Range) -> Result<i64> {
+    let rollup = catalog::lock(name)?;
+    rollup.check_owner()?;
+    let definition = aggregated(&rollup)?;
+    let target = target_name(&rollup);
+    let _session = AsRollup::new(&rollup);
+    let filter = bucket_filter(&definition, &rollup, target, range)?;
+    spi::execute(&format!("DELETE FROM {target}{filter}"), &[]);
+    Ok(spi::execute(&definition.insert_sql(target, &filter), &[]) as i64)
+}
+
+/// The definition over all events that the rollup has aggregated.
+fn aggregated(rollup: &Rollup) -> Result<Definition> {
+    let mut definition = run::load_definition(rollup)?;
+    let window = match rollup.position() {
+        Bound::Id(end) => Window { start: Bound::Id(i64::MIN), end: Bound::Id(end) },
+        Bound::Time(end) => Window { start: Bound::Time(i64::MIN), end: Bound::Time(end) },
+    };
+    run::restrict(&mut definition, rollup, window)?;
+    Ok(definition)
+}
+
+fn target_name(rollup: &Rollup) -> &str {
+    match &rollup.kind {
+        Kind::Declarative { target_name, .. } => target_name,
+        _ => unreachable!("aggregated() refuses the other kinds"),
+    }
+}
+
+/// A WHERE clause for the buckets that may hold events of the range; empty for an open range. A bucket that begins
+/// before the range can reach into it, so the last one that the rollup knows at or before its start belongs to it.
+fn bucket_filter(definition: &Definition, rollup: &Rollup, target: &str, range: Range) -> Result<String> {
+    if range.is_open() {
+        return Ok(String::new());
+    }
+    let Some(bucket) = definition.bucket() else {
+        return Err(Error::new(
+            ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("rollup \"{}\" has no group key of a date or timestamp type", rollup.name),
+        )
+        .detail("A time range selects groups by such a key.")
+        .hint("Leave the range out to take the whole rollup."));
+    };
+    let name = quote_identifier(&bucket.name);
+    let literal = |time: i64| {
+        let cast = format!("SELECT $1::pg_catalog.{}::pg_catalog.text", bucket.time_type());
+        let text = spi::query_one(&cast, &[spi::timestamptz(Some(time))], |row| row.text(1)).flatten();
+        format!("{}::pg_catalog.{}", quote_literal(text.unwrap_or_default()), bucket.time_type())
+    };
+    let mut conditions = Vec::new();
+    if let Some(from) = range.from {
+        let start = spi::query_one(
+            &format!(
+                "SELECT pg_catalog.max({name})::pg_catalog.text FROM {target} \
+                 WHERE {name} OPERATOR(pg_catalog.<=) {}",
+                literal(from)
+            ),
+            &[],
+            |row| row.text(1),
+        )
+        .flatten();
+        // None known at or before it: an unknown one may reach in from anywhere.
+        if let Some(start) = start {
+            conditions.push(format!(
+                "{name} OPERATOR(pg_catalog.>=) {}::pg_catalog.{}",
+                quote_literal(start),
+                bucket.time_type()
+            ));
+        }
+    }
+    if let Some(to) = range.to {
+        // A date compares with the day on which the range ends, which is partly inside.
+        let operator = if bucket.type_oid == pg_sys::DATEOID { "<=" } else { "<" };
+        conditions.push(format!("{name} OPERATOR(pg_catalog.{operator}) {}", literal(to)));
+    }
+    Ok(if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) })
+}

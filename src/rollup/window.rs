@@ -1,0 +1,145 @@
+//! The safe window: which events are new and complete.
+//!
+//! Ids are drawn before their rows are committed, so the sequence runs ahead of what can be seen. A window ends at an
+//! id that the sequence had reached when everyone who may have drawn an id up to there has ended.
+
+use crate::error::{Error, Result};
+use crate::pg::locks::{self, Writer};
+use crate::pg::{session, spi};
+use crate::rollup::catalog::{self, Rollup};
+use crate::rollup::source;
+use pgrx::PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_STATE;
+
+/// An end of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Bound {
+    /// The last id inside.
+    Id(i64),
+    /// The first moment outside, in microseconds since 2000-01-01 UTC.
+    Time(i64),
+}
+
+/// The events after `start` up to `end`.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    pub start: Bound,
+    pub end: Bound,
+}
+
+impl Window {
+    pub fn is_empty(&self) -> bool {
+        self.start >= self.end
+    }
+}
+
+/// How far events may exist, and who could still add some below that. Once every writer has ended, the head is safe.
+#[derive(Clone, Debug)]
+pub struct Observation {
+    pub head: Bound,
+    pub writers: Vec<Writer>,
+}
+
+/// Looks without waiting: the head first, the writers after it, in that order.
+pub fn observe(rollup: &Rollup) -> Result<Observation> {
+    catalog::internally(|| {
+        let tables = source::with_partitions(rollup.source);
+        let Some(sequence) = rollup.id_sequence else {
+            let writers = locks::writers(&tables).into_iter().filter(|writer| writer.pid == 0).collect();
+            return Ok(Observation { head: Bound::Time(time_horizon(rollup)), writers });
+        };
+        let head = source::sequence_head(rollup, sequence)?;
+        // Writers that draw ids hold the sequence; those that bring their own hold the table or a partition of it.
+        let mut relations = tables;
+        relations.push(sequence);
+        Ok(Observation { head: Bound::Id(head), writers: locks::writers(&relations) })
+    })
+}
+
+/// The window that a run takes now. Without `up_to` it waits for the writers that are open; with it, the caller
+/// knows that everything up to there is complete.
+pub fn next(rollup: &Rollup, up_to: Option<Bound>) -> Result<Window> {
+    if session::has_fixed_snapshot() {
+        return Err(Error::new(
+            ERRCODE_INVALID_TRANSACTION_STATE,
+            format!("rollup \"{}\" cannot run in a transaction above READ COMMITTED", rollup.name),
+        )
+        .detail("Its snapshot is older than the wait for open writers, so it would miss their rows.")
+        .hint("SET TRANSACTION ISOLATION LEVEL READ COMMITTED; or run it in a transaction of its own."));
+    }
+    let start = rollup.position();
+    let end = match up_to {
+        Some(end) => {
+            // Raises when the sequence was altered or moved back since the caller looked.
+            observe(rollup)?;
+            end
+        }
+        None => {
+            let seen = observe(rollup)?;
+            locks::wait_for(&seen.writers);
+            seen.head
+        }
+    };
+    limit_to_batch(rollup, Window { start, end: end.max(start) })
+}
+
+/// Shortens a window to at most `batch_size` events. Ids have gaps, so the span is found by counting in growing
+/// stretches; a stretch no longer than the room that is left always fits, because no id occurs twice.
+fn limit_to_batch(rollup: &Rollup, window: Window) -> Result<Window> {
+    let (Some(batch), Bound::Id(start), Bound::Id(end)) = (rollup.batch_size, window.start, window.end)
+    else {
+        return Ok(window);
+    };
+    let column = pgrx::spi::quote_identifier(rollup.id_column.as_deref().unwrap_or_default());
+    let count = format!("SELECT count(*) FROM {} WHERE {column} > $1 AND {column} <= $2", rollup.source_name);
+    let (mut reached, mut room, mut span) = (start, batch, batch);
+    while reached < end && room > batch / 8 {
+        session::check_for_interrupts();
+        let next = reached.saturating_add(span).min(end);
+        let args = [spi::int8(Some(reached)), spi::int8(Some(next))];
+        let events = spi::query_one(&count, &args, |row| row.int8(1)).flatten().unwrap_or(0);
+        if events > room && span > room {
+            span = room;
+            continue;
+        }
+        reached = next;
+        room -= events;
+        span = span.saturating_mul(2);
+    }
+    Ok(Window { start: window.start, end: Bound::Id(reached) })
+}
+
+/// The moment before which no event can appear any more: the start of the oldest transaction that is still running
+/// in this database, less the rollup's lag and a margin for the time between taking a start and publishing it.
+/// A column with DEFAULT now() gets the start of its transaction.
+fn time_horizon(rollup: &Rollup) -> i64 {
+    const HORIZON: &str = "
+        SELECT CASE WHEN bool_or(a.xact_start IS NULL) THEN NULL
+                    ELSE LEAST(clock_timestamp(), min(a.xact_start)) END
+               - interval '1 second' - (SELECT r.lag FROM @extschema@.rollups r WHERE r.name = $1)
+          FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+         WHERE l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock' AND l.granted
+           AND a.datname = current_database() AND a.pid <> pg_backend_pid()";
+    spi::query_one(&catalog::sql(HORIZON), &[spi::text(Some(&rollup.name))], |row| row.timestamptz(1))
+        .flatten()
+        // Somebody's start is unknown (track_activities is off there): nothing new is safe.
+        .unwrap_or(i64::MIN)
+}
+
+/// A bound of a time window as the column sees it: as it is for `timestamptz`; for `timestamp` the reading of the
+/// writers' clock, in microseconds, below which no later moment can fall. Where that clock is about to be set back
+/// this is the reading after it, so that the repeated hour is not cut in two.
+pub fn column_time(bound: i64, clock_zone: Option<&str>) -> i64 {
+    let Some(zone) = clock_zone else { return bound };
+    const READING: &str = "
+        SELECT (extract(epoch FROM r) * 1000000)::bigint - 946684800000000, isfinite(r) FROM (
+            SELECT LEAST(timezone($2, $1), min(timezone($2, later))) AS r
+              FROM generate_series(1, 24) k, LATERAL (
+                   SELECT date_trunc('hour', $1) + k * interval '15 minutes') AS l(later)
+             WHERE later > $1 OR NOT isfinite($1)) AS s";
+    catalog::internally(|| {
+        spi::query_one(READING, &[spi::timestamptz(Some(bound)), spi::text(Some(zone))], |row| {
+            if row.boolean(2) { row.int8(1).unwrap_or(bound) } else { bound }
+        })
+    })
+    .unwrap_or(bound)
+}
