@@ -26,6 +26,10 @@ extension_sql_file!("../sql/rollup.sql", name = "rollup", requires = ["catalog"]
 /// registers the launcher.
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
+    // Every PostgreSQL error passes through Rust as a panic; with RUST_BACKTRACE in the server's environment each
+    // would carry a backtrace in its DETAIL.
+    // SAFETY: a PostgreSQL process has one thread, and nothing else of it reads the environment now.
+    unsafe { std::env::set_var("RUST_LIB_BACKTRACE", "0") };
     settings::define();
 }
 

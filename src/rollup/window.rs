@@ -110,7 +110,7 @@ fn limit_to_batch(rollup: &Rollup, window: Window) -> Result<Window> {
 
 /// The moment before which no event can appear any more: the start of the oldest transaction that is still running
 /// in this database, less the rollup's lag and a margin for the time between taking a start and publishing it.
-/// A column with DEFAULT now() gets the start of its transaction.
+/// A column with DEFAULT now() gets the start of its transaction; our own counts, for it may insert after the run.
 fn time_horizon(rollup: &Rollup) -> i64 {
     const HORIZON: &str = "
         SELECT CASE WHEN bool_or(a.xact_start IS NULL) THEN NULL
@@ -118,7 +118,7 @@ fn time_horizon(rollup: &Rollup) -> i64 {
                - interval '1 second' - (SELECT r.lag FROM @extschema@.rollups r WHERE r.name = $1)
           FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
          WHERE l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock' AND l.granted
-           AND a.datname = current_database() AND a.pid <> pg_backend_pid()";
+           AND a.datname = current_database()";
     spi::query_one(&catalog::sql(HORIZON), &[spi::text(Some(&rollup.name))], |row| row.timestamptz(1))
         .flatten()
         // Somebody's start is unknown (track_activities is off there): nothing new is safe.
@@ -131,15 +131,15 @@ fn time_horizon(rollup: &Rollup) -> i64 {
 pub fn column_time(bound: i64, clock_zone: Option<&str>) -> i64 {
     let Some(zone) = clock_zone else { return bound };
     const READING: &str = "
-        SELECT (extract(epoch FROM r) * 1000000)::bigint - 946684800000000, isfinite(r) FROM (
+        SELECT CASE WHEN isfinite(r) THEN (extract(epoch FROM r) * 1000000)::bigint - 946684800000000 END FROM (
             SELECT LEAST(timezone($2, $1), min(timezone($2, later))) AS r
               FROM generate_series(1, 24) k, LATERAL (
                    SELECT date_trunc('hour', $1) + k * interval '15 minutes') AS l(later)
              WHERE later > $1 OR NOT isfinite($1)) AS s";
     catalog::internally(|| {
-        spi::query_one(READING, &[spi::timestamptz(Some(bound)), spi::text(Some(zone))], |row| {
-            if row.boolean(2) { row.int8(1).unwrap_or(bound) } else { bound }
-        })
+        spi::query_one(READING, &[spi::timestamptz(Some(bound)), spi::text(Some(zone))], |row| row.int8(1))
     })
+    .flatten()
+    // Infinite stays infinite.
     .unwrap_or(bound)
 }
