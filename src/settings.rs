@@ -1,4 +1,6 @@
 //! The `rollup_ext.*` settings and their getters.
 
 /// Defines every setting; called once from `_PG_init`.
-pub fn define() {}
+pub fn define() {
+    crate::topn::define_setting();
+}

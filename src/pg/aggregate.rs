@@ -36,6 +36,12 @@ impl AggregateContext {
         unsafe { *base = words as u32 };
         State(NonNull::new(base).expect("palloc never returns NULL"))
     }
+
+    /// The memory context of the current call: what a deserial function returns lives there.
+    pub fn current() -> Self {
+        // SAFETY: a backend always has a current memory context.
+        AggregateContext(unsafe { pg_sys::CurrentMemoryContext })
+    }
 }
 
 /// A transition state: a length word followed by that many words of the sketch. `internal` in SQL.
@@ -67,6 +73,24 @@ impl State {
     pub fn words_mut(&mut self) -> &mut [u32] {
         // SAFETY: as in words(); a transition function has the state for itself while it runs.
         unsafe { std::slice::from_raw_parts_mut(self.0.as_ptr().add(1), *self.0.as_ptr() as usize) }
+    }
+
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: the bytes of words().
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().add(1).cast(), self.size()) }
+    }
+
+    #[inline]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: the bytes of words_mut().
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_ptr().add(1).cast(), self.size()) }
+    }
+
+    #[inline]
+    fn size(&self) -> usize {
+        // SAFETY: the length word is alloc()'s.
+        unsafe { *self.0.as_ptr() as usize * 4 }
     }
 
     /// Gives the memory back at once, after the contents moved to a larger state.

@@ -4,6 +4,7 @@ pub mod aggregate;
 pub mod call;
 pub mod locks;
 pub mod query;
+pub mod rows;
 pub mod session;
 pub mod spi;
 pub mod varlena;

@@ -1,0 +1,160 @@
+//! A state, whichever its form: adding, growing, finishing.
+
+use std::cmp::Reverse;
+
+use super::jsonb::{List, NotCounters};
+use super::page::Refused;
+use super::{Block, Counted, Counter, Error, MAX_COUNT, MAX_ITEM, list, page, table};
+
+/// Adds `weight` (at most 2^63 - 1) to the count of `item`. `limit` is the number of counters asked for,
+/// which a state keeps from the moment it becomes a table.
+#[inline]
+pub fn add(block: &mut impl Block, limit: usize, item: &[u8], weight: u64) -> Result<(), Error> {
+    add_with_slack(block, limit, item, weight, 0)
+}
+
+#[inline]
+pub(super) fn add_with_slack(
+    block: &mut impl Block,
+    limit: usize,
+    item: &[u8],
+    weight: u64,
+    slack: u64,
+) -> Result<(), Error> {
+    loop {
+        let state = block.bytes();
+        match state.first() {
+            Some(&table::FORM) => match table::add(state, item, weight, slack)? {
+                None => return Ok(()),
+                Some(shape) => block.replace(shape.size(), |old, new| {
+                    table::init(new, shape);
+                    table::copy_into(old, new);
+                }),
+            },
+            Some(_) => match page::add(state, item, weight) {
+                Ok(()) => return Ok(()),
+                Err(refused) => grow_page(block, limit, item, refused)?,
+            },
+            None => {
+                check_length(item)?;
+                let width = page::width_for(weight);
+                match page::size_for(None, item.len(), width) {
+                    Some(size) => block.replace(size, |_, new| page::init(new, width)),
+                    None => make_table(block, limit, item.len()),
+                }
+            }
+        }
+    }
+}
+
+fn check_length(item: &[u8]) -> Result<(), Error> {
+    if item.len() > MAX_ITEM { Err(Error::ItemTooLong(item.len())) } else { Ok(()) }
+}
+
+#[cold]
+fn grow_page(block: &mut impl Block, limit: usize, item: &[u8], refused: Refused) -> Result<(), Error> {
+    check_length(item)?;
+    let state = block.bytes();
+    let (size, width) = match refused {
+        Refused::Width(width) => (page::size_for(Some(state), item.len(), width), width),
+        Refused::Room => {
+            let width = state[0] & 3;
+            (page::size_for(Some(state), item.len(), width), width)
+        }
+    };
+    match size {
+        Some(size) => block.replace(size, |old, new| {
+            page::init(new, width);
+            page::copy_into(old, new);
+        }),
+        None => make_table(block, limit, item.len()),
+    }
+    Ok(())
+}
+
+/// Turns whatever the block holds into a table of at least this limit, with room for an item of
+/// `item_len` bytes.
+pub(super) fn make_table(block: &mut impl Block, limit: usize, item_len: usize) {
+    let state = block.bytes();
+    if state.first() == Some(&table::FORM) {
+        table::raise_limit(state, limit);
+        return;
+    }
+    let (items, bytes) = match state {
+        [] => (0, 0),
+        page => page::iter(page).fold((0, 0), |(n, sum), (item, _)| (n + 1, sum + item.len() + 2)),
+    };
+    let shape = table::Shape::new(limit, items, bytes + item_len + 4);
+    block.replace(shape.size(), |old, new| {
+        table::init(new, shape);
+        if !old.is_empty() {
+            for (item, count) in page::iter(old) {
+                let grown = table::add(new, item, count, 0);
+                debug_assert!(matches!(grown, Ok(None)), "the table has the room");
+            }
+        }
+    });
+}
+
+/// Adds every counter of a stored list. A list of more than `limit` counters raises the state's own limit:
+/// nothing is pruned below an input.
+pub fn add_list<'a>(block: &mut impl Block, limit: usize, list: &List<'a>) -> Result<(), ListError<'a>> {
+    let limit = if list.len() > limit {
+        make_table(block, list.len(), 0);
+        list.len()
+    } else {
+        limit
+    };
+    for counter in list.iter() {
+        let Counter { item, count } = counter.map_err(ListError::NotCounters)?;
+        add(block, limit, item, count).map_err(ListError::State)?;
+    }
+    Ok(())
+}
+
+/// Why [`add_list`] failed.
+#[derive(Debug)]
+pub enum ListError<'a> {
+    NotCounters(NotCounters<'a>),
+    State(Error),
+}
+
+/// How many counters the state is to end with; `session` decides for a state that has no limit of its own.
+pub fn limit(state: &[u8], session: usize) -> usize {
+    match state.first() {
+        Some(&table::FORM) => table::limit(state),
+        _ => session,
+    }
+}
+
+/// The counters of a state in the order of jsonb: the `limit` most frequent ones.
+pub fn counters(state: &[u8], limit: usize) -> Vec<Counter<'_>> {
+    let mut counters: Vec<Counter> = match state.first() {
+        None => Vec::new(),
+        Some(&table::FORM) => table::iter(state).map(|c| Counter { item: c.item, count: c.count }).collect(),
+        Some(_) => page::iter(state).map(|(item, count)| Counter { item, count }).collect(),
+    };
+    list::keep(&mut counters, limit);
+    list::sort(&mut counters);
+    counters
+}
+
+/// By how much a count in `counters(state, limit)` may fall short of the truth, and how often an item that is
+/// missing there may have occurred at most.
+pub fn error_bound(state: &[u8], limit: usize) -> u64 {
+    let (mut all, floor): (Vec<Counted>, u64) = match state.first() {
+        None => return 0,
+        Some(&table::FORM) => (table::iter(state).collect(), table::floor(state)),
+        Some(_) => {
+            let exact = |(item, count)| Counted { item, count, error: 0 };
+            (page::iter(state).map(exact).collect(), 0)
+        }
+    };
+    if all.len() > limit {
+        all.select_nth_unstable_by_key(limit, |c| (Reverse(c.count), c.item));
+    }
+    let (kept, dropped) = all.split_at(limit.min(all.len()));
+    let short = kept.iter().map(|c| c.error);
+    let missing = dropped.iter().map(|c| c.count.saturating_add(c.error));
+    short.chain(missing).fold(floor, u64::max).min(MAX_COUNT)
+}
