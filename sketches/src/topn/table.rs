@@ -20,7 +20,7 @@
 //! the frequent ones, and their counts stay exact.
 
 use super::bytes::{put, u32_at, u64_at};
-use super::{Counted, Error, MAX_COUNT, MAX_STATE, page};
+use super::{Counted, Error, MAX_COUNT, MAX_ITEM, MAX_STATE, page};
 
 pub(super) const FORM: u8 = 0x20;
 
@@ -208,6 +208,9 @@ fn insert(
     weight: u64,
     slack: u64,
 ) -> Result<Option<Shape>, Error> {
+    if item.len() > MAX_ITEM {
+        return Err(Error::ItemTooLong(item.len()));
+    }
     let (n, used, limit) = (len(table), arena_used(table), limit(table));
     let head = length_bytes(item.len());
     let need = head + item.len();
