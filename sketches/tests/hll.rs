@@ -1,0 +1,223 @@
+//! The HLL sketches against an oracle: the crate `hyperloglogplus`, and plain sets of hashes.
+
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, Hasher};
+
+use hyperloglogplus::{HyperLogLog, HyperLogLogPlus};
+use proptest::prelude::*;
+use sketches::hll::{self, Body, Params, Sketch, Stored, code, estimate, murmur, params, registers};
+
+/// Passes a 64-bit hash on unchanged.
+#[derive(Clone, Default)]
+struct Identity(u64);
+
+impl Hasher for Identity {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only 64-bit hashes")
+    }
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash
+    }
+}
+
+impl BuildHasher for Identity {
+    type Hasher = Identity;
+    fn build_hasher(&self) -> Identity {
+        Identity(0)
+    }
+}
+
+fn wide(log2m: u8) -> Params {
+    Params { log2m, regwidth: 6, ..Params::default() }
+}
+
+fn sketch_of(params: Params, hashes: impl IntoIterator<Item = u64>) -> Sketch {
+    let mut sketch = Sketch::new(params);
+    hashes.into_iter().for_each(|hash| sketch.add(hash));
+    sketch
+}
+
+fn bytes_of(params: Params, hashes: impl IntoIterator<Item = u64>) -> Vec<u8> {
+    sketch_of(params, hashes).to_bytes()
+}
+
+fn count(bytes: &[u8]) -> f64 {
+    hll::cardinality(&Stored::parse(bytes).unwrap()).unwrap()
+}
+
+/// Hashes as murmur makes them, and some that it hardly ever makes: with long runs of zeros.
+fn hashes(most: usize) -> impl Strategy<Value = Vec<u64>> {
+    let hash = prop_oneof![
+        8 => any::<u64>(),
+        1 => (0u64..1 << 20).prop_map(|low| low),
+        1 => (any::<u64>(), 0u32..64).prop_map(|(hash, zeros)| hash >> zeros << zeros | hash & 0xfff),
+    ];
+    prop::collection::vec(hash, 0..most)
+}
+
+/// The registers of a sketch, by the crate's own rule: top bits and leading zeros of the reversed hash.
+fn oracle_registers(log2m: u8, hashes: &[u64]) -> Vec<u8> {
+    let mut registers = vec![0u8; 1 << log2m];
+    for hash in hashes {
+        let reversed = hash.reverse_bits();
+        let index = if log2m == 0 { 0 } else { (reversed >> (64 - log2m)) as usize };
+        let index = if log2m == 0 { 0 } else { (index as u64).reverse_bits() >> (64 - log2m) } as usize;
+        let rest = reversed.checked_shl(log2m as u32).unwrap_or(0);
+        let rank = (rest.leading_zeros().min(64 - log2m as u32) + 1).min(63) as u8;
+        registers[index] = registers[index].max(rank);
+    }
+    registers
+}
+
+/// Registers of a stored sketch of either kind.
+fn registers_of(bytes: &[u8]) -> Vec<u8> {
+    let stored = Stored::parse(bytes).unwrap();
+    let log2m = stored.params.log2m;
+    let mut registers = vec![0u8; 1 << log2m];
+    match stored.body {
+        Body::Dense(bytes) => registers = registers::iter_stored(bytes, log2m).collect(),
+        _ => stored
+            .entries(|entry| {
+                let (index, rank) = code::register(entry, log2m);
+                registers[index] = registers[index].max(rank);
+            })
+            .unwrap(),
+    }
+    registers
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn same_registers_as_the_oracle(log2m in 0u8..=18, hashes in hashes(3000)) {
+        let bytes = bytes_of(wide(log2m), hashes.iter().copied());
+        prop_assert_eq!(registers_of(&bytes), oracle_registers(log2m, &hashes));
+    }
+
+    #[test]
+    fn same_bytes_in_any_order_and_grouping(
+        log2m in 0u8..=14, hashes in hashes(2500), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6), seed: u64,
+    ) {
+        let whole = bytes_of(wide(log2m), hashes.iter().copied());
+        let mut shuffled = hashes.clone();
+        shuffled.sort_by_key(|hash| hash.wrapping_mul(seed | 1).rotate_left(29));
+        prop_assert_eq!(&bytes_of(wide(log2m), shuffled.iter().copied()), &whole);
+
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(shuffled.len() + 1)).collect();
+        cuts.extend([0, shuffled.len()]);
+        cuts.sort();
+        let mut merged = Sketch::new(wide(log2m));
+        let mut by_states = Sketch::new(wide(log2m));
+        for cut in cuts.windows(2).rev() {
+            let mut part = sketch_of(wide(log2m), shuffled[cut[0]..cut[1]].iter().copied());
+            by_states.merge_sketch(&mut part);
+            merged.merge(&Stored::parse(&part.to_bytes()).unwrap()).unwrap();
+        }
+        prop_assert_eq!(&merged.to_bytes(), &whole);
+        prop_assert_eq!(&by_states.to_bytes(), &whole);
+        Stored::parse(&whole).unwrap().validate().unwrap();
+    }
+
+    #[test]
+    fn two_precisions_meet_at_the_smaller(a in 0u8..=18, b in 0u8..=18, left in hashes(1500), right in hashes(1500)) {
+        let mut merged = Sketch::from_stored(&Stored::parse(&bytes_of(wide(a), left.iter().copied())).unwrap()).unwrap();
+        let other = bytes_of(wide(b), right.iter().copied());
+        let mut by_states = merged.clone();
+        merged.merge(&Stored::parse(&other).unwrap()).unwrap();
+        by_states.merge_sketch(&mut sketch_of(wide(b), right.iter().copied()));
+        prop_assert_eq!(by_states.to_bytes(), merged.to_bytes());
+        let all: Vec<u64> = left.into_iter().chain(right).collect();
+        prop_assert_eq!(merged.state().params(), wide(a.min(b)));
+        prop_assert_eq!(registers_of(&merged.to_bytes()), oracle_registers(a.min(b), &all));
+    }
+
+    #[test]
+    fn sparse_counts_distinct_entries(log2m in 4u8..=18, hashes in hashes(3000)) {
+        let bytes = bytes_of(wide(log2m), hashes.iter().copied());
+        let bits = params::sparse_bits(log2m);
+        let distinct: BTreeSet<u64> = hashes.iter().map(|hash| hash & ((1 << bits) - 1)).collect();
+        match Stored::parse(&bytes).unwrap().body {
+            Body::Empty => prop_assert!(distinct.is_empty()),
+            Body::Sparse { count, .. } => prop_assert_eq!(count, distinct.len()),
+            _ => prop_assert!(distinct.len() > params::max_sparse(log2m)),
+        }
+    }
+
+    #[test]
+    fn corrupt_bytes_are_an_error_or_another_sketch(
+        log2m in 0u8..=12, hashes in hashes(1200), flips in prop::collection::vec((any::<prop::sample::Index>(), 0u8..8), 1..4), cut: prop::sample::Index, cutting: bool,
+    ) {
+        let mut bytes = bytes_of(wide(log2m), hashes);
+        for (at, bit) in flips {
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+        }
+        if cutting {
+            bytes.truncate(cut.index(bytes.len() + 1));
+        }
+        check(&bytes);
+    }
+
+    #[test]
+    fn random_bytes_are_an_error_or_a_sketch(kind in 0u8..=5, shape: u8, hints in 0u8..128, body in prop::collection::vec(any::<u8>(), 0..200)) {
+        let mut bytes = vec![0x20 | kind, shape, hints];
+        bytes.extend(body);
+        check(&bytes);
+    }
+}
+
+/// Whatever the bytes are: no panic; and what passes for valid is canonical.
+fn check(bytes: &[u8]) {
+    let Ok(stored) = Stored::parse(bytes) else { return };
+    let merged = Sketch::from_stored(&stored);
+    let _ = hll::cardinality(&stored);
+    if stored.validate().is_ok() {
+        assert_eq!(merged.unwrap().to_bytes(), bytes);
+    }
+}
+
+#[test]
+fn dense_estimates_agree_with_the_oracle() {
+    // Two estimators over the same registers: they differ by far less than their standard error.
+    for log2m in 4u8..=18 {
+        let m = 1u64 << log2m;
+        for n in [m, 3 * m, 20 * m] {
+            let hashes = (0..n).map(|i| murmur::hash_integer(i, 8, 100));
+            let mut oracle: HyperLogLogPlus<u64, _> =
+                HyperLogLogPlus::new(log2m, Identity::default()).unwrap();
+            hashes.clone().for_each(|hash| oracle.insert(&hash.reverse_bits()));
+            let bytes = bytes_of(wide(log2m), hashes);
+            let error = 1.04 / (m as f64).sqrt();
+            let (ours, oracles) = (count(&bytes), oracle.count());
+            assert!(
+                (ours / oracles - 1.0).abs() < 0.8 * error,
+                "log2m {log2m}, n {n}: {ours} against {oracles}"
+            );
+            assert!((ours / n as f64 - 1.0).abs() < 4.0 * error, "log2m {log2m}, n {n}: {ours}");
+        }
+    }
+}
+
+#[test]
+fn sizes() {
+    for seed in 0..100 {
+        for (n, most) in [(1, 16), (10, 60), (100, 330), (300, 920), (100_000, 1643)] {
+            let bytes = bytes_of(Params::default(), (0..n).map(|i| murmur::hash_integer(i, 8, seed)));
+            assert!(bytes.len() + 4 <= most + 4 * (n > 1000) as usize, "{n}: {}", bytes.len());
+        }
+    }
+}
+
+#[test]
+fn narrow_registers_are_read_as_saturated() {
+    // 2,000,000 values in 2,048 registers of 3 bits, all but full: ranks beyond 7 must not count as ranks.
+    let params = Params { regwidth: 3, ..Params::default() };
+    let mut sketch = sketch_of(params, (0..60_000).map(|i| murmur::hash_integer(i, 8, 0)));
+    let bytes = sketch.to_bytes();
+    assert!((count(&bytes) / 60_000.0 - 1.0).abs() < 0.1, "{}", count(&bytes));
+    assert_eq!(estimate::estimate(&[0; 64], Params { log2m: 0, ..params }), f64::INFINITY);
+}
