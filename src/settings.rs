@@ -3,4 +3,5 @@
 /// Defines every setting; called once from `_PG_init`.
 pub fn define() {
     crate::topn::define_setting();
+    crate::hll::settings::define();
 }

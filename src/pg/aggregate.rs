@@ -27,6 +27,10 @@ impl AggregateContext {
         AggregateContext(context)
     }
 
+    pub(super) fn raw(self) -> pg_sys::MemoryContext {
+        self.0
+    }
+
     /// A zeroed state of at least `words` 32-bit words.
     pub fn alloc(self, words: usize) -> State {
         let bytes = (words + 1) * 4;

@@ -1,13 +1,16 @@
 //! The only home of shared unsafe code: small safe functions over PostgreSQL's C interface.
 
 pub mod aggregate;
+pub mod any;
 pub mod call;
 pub mod locks;
 pub mod query;
 pub mod rows;
 pub mod session;
 pub mod spi;
+pub mod typmod;
 pub mod varlena;
+pub mod words;
 
 /// Declares a version-1 C function: `sql_function!(hll_add, |call| body)` is reached from SQL as
 /// `AS 'MODULE_PATHNAME', 'rollup_ext_hll_add'`. The body gets a [`call::Call`] and returns a `Datum`.

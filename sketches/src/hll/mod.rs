@@ -26,7 +26,7 @@ pub mod v1;
 
 pub use estimate::{cardinality, standard_error};
 pub use params::Params;
-pub use state::{Grow, Sketch, State};
+pub use state::{Encoder, Grow, Sketch, State};
 pub use stored::{Body, Stored};
 
 /// Stored bytes that no encoder writes; the text says what is wrong with them, in lowercase.

@@ -57,6 +57,16 @@ impl Params {
         }
     }
 
+    /// The modifier of a column with these parameters.
+    pub fn to_typmod(self) -> i32 {
+        self.to_bits() as i32
+    }
+
+    /// The parameters of a column's modifier.
+    pub fn from_typmod(typmod: i32) -> Params {
+        Params::from_bits(typmod as u16 & 0x7fff)
+    }
+
     /// Number of registers.
     pub fn registers(self) -> usize {
         1 << self.log2m
@@ -81,10 +91,14 @@ impl Params {
         }
     }
 
+    /// The largest value of a version 1 register that ours can hold.
+    pub fn top_value(self) -> u8 {
+        if self.regwidth >= 6 { 63 } else { (1 << self.regwidth) - 1 }
+    }
+
     /// The rank at which a register is full: the width of version 1 and of the hash set it.
     pub fn top_rank(self) -> u8 {
-        let by_width = if self.regwidth >= 6 { 63 } else { (1 << self.regwidth) - 1 };
-        by_width.min(65 - self.log2m)
+        self.top_value().min(65 - self.log2m)
     }
 }
 
@@ -115,7 +129,7 @@ const MAX_SPARSE: [u16; Params::MAX_LOG2M as usize + 1] = {
     let mut log2m = 0;
     while log2m <= Params::MAX_LOG2M {
         // worst_case() grows with n: bisect.
-        let (mut fits, mut outgrows) = (0, 1 << log2m as usize + 2);
+        let (mut fits, mut outgrows) = (0, 4 << log2m as usize);
         while outgrows - fits > 1 {
             let n = (fits + outgrows) / 2;
             if worst_case(log2m, n) <= 4 * dense_words(log2m) { fits = n } else { outgrows = n }

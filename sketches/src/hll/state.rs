@@ -405,15 +405,19 @@ impl Sketch {
         }
     }
 
-    /// Sets a register of a sketch that becomes dense by it: for conversions.
-    pub fn raise(&mut self, index: usize, rank: u8) {
-        let mut state = self.state();
+    /// Makes the sketch dense, whatever it holds: for conversions.
+    pub fn make_dense(&mut self) {
+        let state = self.state();
         if !state.is_dense() {
             let grow = state.grow_dense(state.params());
             self.grow(&grow);
-            state = self.state();
         }
-        registers::raise(&mut state.words[1..], (index, rank));
+    }
+
+    /// Raises a register of a dense sketch.
+    pub fn raise(&mut self, index: usize, rank: u8) {
+        debug_assert!(self.state().is_dense());
+        registers::raise(&mut self.words[1..], (index, rank));
     }
 
     pub fn make_undefined(&mut self) {

@@ -80,6 +80,13 @@ impl<'a> Stored<'a> {
         Ok(Stored { params, body })
     }
 
+    /// The same sketch with other hints for version 1.
+    pub fn with_hints_of(mut self, other: Params) -> Self {
+        self.params.expthresh = other.expthresh;
+        self.params.sparseon = other.sparseon;
+        self
+    }
+
     /// Reads everything: `Ok` only for bytes that an encoder would write.
     pub fn validate(&self) -> Result<(), Corrupt> {
         match self.body {
