@@ -21,6 +21,7 @@ extension_sql_file!("../sql/hll.sql", name = "hll", bootstrap);
 extension_sql_file!("../sql/topn.sql", name = "topn", requires = ["hll"]);
 extension_sql_file!("../sql/catalog.sql", name = "catalog", requires = ["topn"]);
 extension_sql_file!("../sql/rollup.sql", name = "rollup", requires = ["catalog"]);
+extension_sql_file!("../sql/worker.sql", name = "worker", requires = ["rollup"]);
 
 /// Called by PostgreSQL when the library is loaded: defines the settings and, when preloaded,
 /// registers the launcher.
@@ -31,6 +32,7 @@ pub extern "C-unwind" fn _PG_init() {
     // SAFETY: a PostgreSQL process has one thread, and nothing else of it reads the environment now.
     unsafe { std::env::set_var("RUST_LIB_BACKTRACE", "0") };
     settings::define();
+    worker::register();
 }
 
 /// Required by `cargo pgrx test` at the root of the crate.

@@ -14,6 +14,11 @@ pub struct Writer {
 }
 
 impl Writer {
+    #[cfg(test)]
+    pub(crate) fn for_test(pid: i32) -> Self {
+        Writer { pid, backend: pid, local_xid: 1 }
+    }
+
     fn virtual_xid(&self) -> pg_sys::VirtualTransactionId {
         pg_sys::VirtualTransactionId { backendId: self.backend, localTransactionId: self.local_xid }
     }

@@ -2,6 +2,7 @@
 
 pub mod aggregate;
 pub mod any;
+pub mod background;
 pub mod call;
 pub mod locks;
 pub mod query;
@@ -10,6 +11,7 @@ pub mod session;
 pub mod spi;
 pub mod typmod;
 pub mod varlena;
+pub mod wake;
 pub mod words;
 
 /// Declares a version-1 C function: `sql_function!(hll_add, |call| body)` is reached from SQL as

@@ -68,11 +68,8 @@ pub fn next(rollup: &Rollup, up_to: Option<Bound>) -> Result<Window> {
     }
     let start = rollup.position();
     let end = match up_to {
-        Some(end) => {
-            // Raises when the sequence was altered or moved back since the caller looked.
-            observe(rollup)?;
-            end
-        }
+        // Looks again: the sequence may have been altered, or reset together with the rollup, since the caller looked.
+        Some(end) => end.min(observe(rollup)?.head),
         None => {
             let seen = observe(rollup)?;
             locks::wait_for(&seen.writers);

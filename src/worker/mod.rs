@@ -1,8 +1,35 @@
-//! worker
-/// Whether the library was preloaded, so that the worker runs.
-pub fn is_preloaded() -> bool {
-    false
+//! The worker: keeps scheduled rollups current without anybody asking.
+//!
+//! The server starts one **launcher**, which starts one **scheduler** for each database that has the extension. A
+//! scheduler watches its rollups and starts a **job**, a process of its own, for each run. A scheduler never waits
+//! for anybody: neither for writers (it looks again later) nor for locks.
+
+mod history;
+mod job;
+mod launcher;
+mod pending;
+mod registry;
+mod scheduler;
+pub mod settings;
+mod status;
+
+use crate::pg::background;
+
+/// Registers the launcher; called once from `_PG_init`. Does nothing unless the library is preloaded.
+pub fn register() {
+    if background::is_preloading() {
+        registry::reserve();
+        launcher::register();
+    }
 }
 
-/// Wakes the scheduler of this database when the transaction commits.
-pub fn wake() {}
+/// Has the worker look at this database's rollups as soon as the current transaction commits. Does nothing unless
+/// the library is preloaded.
+pub fn wake() {
+    registry::wake();
+}
+
+/// Whether the library is preloaded, so that schedules have somebody to follow them.
+pub fn is_preloaded() -> bool {
+    registry::is_preloaded()
+}

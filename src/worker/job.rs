@@ -1,0 +1,94 @@
+//! A job: one run of one rollup in a process of its own, so that an error, a cancel or the end of the process ends
+//! that run alone.
+
+use pgrx::{pg_guard, pg_sys};
+
+use crate::error::OrRaise;
+use crate::pg::background::{self, Kind, Process};
+use crate::rollup::run;
+use crate::rollup::window::Bound;
+use crate::worker::history;
+
+const JOB: Kind = Kind { backend_type: "rollup_ext job", entry: "rollup_ext_job_main" };
+
+/// What a job is told: the row of `rollup_runs` that stands for it, and how far it may go.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Order {
+    run_id: i64,
+    up_to: Bound,
+}
+
+impl Order {
+    fn to_bytes(self) -> [u8; 17] {
+        let (kind, value) = match self.up_to {
+            Bound::Id(id) => (0, id),
+            Bound::Time(time) => (1, time),
+        };
+        let mut bytes = [kind; 17];
+        bytes[1..9].copy_from_slice(&self.run_id.to_le_bytes());
+        bytes[9..].copy_from_slice(&value.to_le_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Self {
+        let number = |from: usize| i64::from_le_bytes(bytes[from..from + 8].try_into().expect("eight bytes"));
+        let up_to = if bytes[0] == 0 { Bound::Id(number(9)) } else { Bound::Time(number(9)) };
+        Order { run_id: number(1), up_to }
+    }
+}
+
+/// Starts the process; `None` when `max_worker_processes` is exhausted.
+pub fn start(rollup_name: &str, run_id: i64, up_to: Bound) -> Option<Process> {
+    let name = format!("rollup_ext job for rollup \"{rollup_name}\"");
+    Process::start(&JOB, &name, background::database(), &Order { run_id, up_to }.to_bytes())
+}
+
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn rollup_ext_job_main(database: pg_sys::Datum) {
+    background::accept_signals();
+    background::connect(Some(pg_sys::Oid::from(database.value() as u32)));
+    background::set_for_session("application_name", "rollup_ext job");
+    let order = Order::from_bytes(&background::extra());
+
+    let result = background::transaction(|| {
+        // The row stays locked while the run lasts: that tells a new scheduler that it does.
+        let Some(name) = history::adopt(order.run_id) else { return };
+        background::show_activity(Some(&activity(&name, order.up_to)));
+        let outcome = run::run(&name, Some(order.up_to)).or_raise();
+        history::succeed(order.run_id, &name, &outcome);
+    });
+    if let Err(failure) = result {
+        let recorded = background::transaction(|| history::fail(order.run_id, &failure));
+        match recorded {
+            Ok(Some(name)) => failure.log(&format!("rollup \"{name}\" failed")),
+            Ok(None) => failure.log("a run of a rollup that is gone failed"),
+            Err(second) => {
+                failure.log("a rollup failed");
+                second.log("its failure could not be recorded");
+            }
+        }
+    }
+}
+
+fn activity(name: &str, up_to: Bound) -> String {
+    match up_to {
+        Bound::Id(id) => format!("run of rollup \"{name}\" up to id {id}"),
+        Bound::Time(_) => format!("run of rollup \"{name}\""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_survives_the_journey() {
+        for up_to in [Bound::Id(-1), Bound::Id(i64::MAX), Bound::Time(i64::MIN), Bound::Time(7)] {
+            let order = Order { run_id: 4_711, up_to };
+            let mut bytes = [0; 128];
+            bytes[..17].copy_from_slice(&order.to_bytes());
+            assert_eq!(Order::from_bytes(&bytes), order);
+        }
+    }
+}
