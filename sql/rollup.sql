@@ -113,6 +113,36 @@ AS 'MODULE_PATHNAME', 'rollup_ext_rollup_head' LANGUAGE C VOLATILE STRICT PARALL
 COMMENT ON FUNCTION rollup_head(text) IS
 'the last id drawn from the sequence of a rollup, committed or not; NULL for one that follows a time column';
 
+CREATE VIEW rollup_progress WITH (security_invoker = true) AS
+SELECT r.name AS rollup_name,
+       r.last_aggregated_id,
+       head.id AS head_id,
+       head.id OPERATOR(pg_catalog.-) r.last_aggregated_id AS remaining_ids,
+       pg_catalog.round(100.0 OPERATOR(pg_catalog.*) r.last_aggregated_id OPERATOR(pg_catalog./)
+                        NULLIF(head.id, 0), 1) AS percent_done,
+       pg_catalog.round(recent.ids OPERATOR(pg_catalog./) NULLIF(recent.seconds, 0)) AS ids_per_second,
+       pg_catalog.make_interval(secs => pg_catalog.round(
+           (head.id OPERATOR(pg_catalog.-) r.last_aggregated_id) OPERATOR(pg_catalog.*) recent.seconds
+           OPERATOR(pg_catalog./) NULLIF(recent.ids, 0))::double precision) AS estimated_time_left
+  FROM @extschema@.rollups r
+ CROSS JOIN LATERAL (SELECT @extschema@.rollup_head(r.name)) AS head (id)
+ CROSS JOIN LATERAL (
+       SELECT pg_catalog.sum(run.window_end OPERATOR(pg_catalog.-) run.window_start OPERATOR(pg_catalog.+) 1),
+              pg_catalog.sum(pg_catalog.date_part('epoch', run.finished_at OPERATOR(pg_catalog.-) run.started_at)::numeric)
+         FROM (SELECT * FROM @extschema@.rollup_runs
+                WHERE rollup_name OPERATOR(pg_catalog.=) r.name AND status OPERATOR(pg_catalog.=) 'succeeded'
+                ORDER BY run_id DESC LIMIT 10) run) AS recent (ids, seconds)
+ WHERE r.id_sequence IS NOT NULL;
+COMMENT ON VIEW rollup_progress IS 'how much of a backlog is left, and how long it will take at the pace of the last ten runs';
+COMMENT ON COLUMN rollup_progress.rollup_name IS 'name of the rollup';
+COMMENT ON COLUMN rollup_progress.last_aggregated_id IS 'position: every event up to this id is in the rollup';
+COMMENT ON COLUMN rollup_progress.head_id IS 'the last id drawn from the sequence';
+COMMENT ON COLUMN rollup_progress.remaining_ids IS 'ids between position and head';
+COMMENT ON COLUMN rollup_progress.percent_done IS 'position in percent of the head';
+COMMENT ON COLUMN rollup_progress.ids_per_second IS 'pace of the last ten runs while they ran';
+COMMENT ON COLUMN rollup_progress.estimated_time_left IS 'time to aggregate what remains at that pace';
+GRANT SELECT ON rollup_progress TO PUBLIC;
+
 CREATE FUNCTION resolve_rollup_source(
     rollup_name text,
     source      regclass,

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::pg::locks::{self, Writer};
 use crate::pg::{session, spi};
 use crate::rollup::catalog::{self, Rollup};
+use crate::rollup::run::AsRollup;
 use crate::rollup::source;
 use pgrx::PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_STATE;
 
@@ -88,6 +89,7 @@ fn limit_to_batch(rollup: &Rollup, window: Window) -> Result<Window> {
     };
     let column = pgrx::spi::quote_identifier(rollup.id_column.as_deref().unwrap_or_default());
     let count = format!("SELECT count(*) FROM {} WHERE {column} > $1 AND {column} <= $2", rollup.source_name);
+    let _session = AsRollup::new(rollup);
     let (mut reached, mut room, mut span) = (start, batch, batch);
     while reached < end && room > batch / 8 {
         session::check_for_interrupts();
