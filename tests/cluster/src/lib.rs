@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use postgres::{Client, NoTls};
 
 mod sql;
-pub use sql::{Sql, blocks};
+pub use sql::{Sql, differences, section};
 
 /// How a server is told to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -260,7 +260,8 @@ fn server_command(program: impl AsRef<std::ffi::OsStr>) -> Command {
     } else {
         Command::new(program)
     };
-    command.current_dir("/");
+    // A backtrace for every error would drown the server's log.
+    command.current_dir("/").env_remove("RUST_BACKTRACE");
     command
 }
 

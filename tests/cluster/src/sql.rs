@@ -1,4 +1,4 @@
-//! SQL in tests: short calls that panic with the statement, and the SQL blocks of a document.
+//! SQL in tests: short calls that panic with the statement, sections of a seed, comparisons.
 
 use postgres::Client;
 use postgres::types::FromSqlOwned;
@@ -66,23 +66,19 @@ fn describe(error: &postgres::Error) -> String {
     }
 }
 
-/// The fenced SQL blocks of a Markdown document, in order.
-pub fn blocks(document: &str) -> Vec<String> {
-    let mut blocks = Vec::new();
-    let mut open: Option<String> = None;
-    for line in document.lines() {
-        match &mut open {
-            Some(block) if line.trim_start().starts_with("```") => {
-                blocks.push(std::mem::take(block));
-                open = None;
-            }
-            Some(block) => {
-                block.push_str(line);
-                block.push('\n');
-            }
-            None if line.trim() == "```sql" => open = Some(String::new()),
-            None => {}
-        }
-    }
-    blocks
+/// One section of a seed file: what follows the line `--- name`, up to the next such line.
+pub fn section<'a>(document: &'a str, name: &str) -> &'a str {
+    let heading = format!("--- {name}\n");
+    let start = document.find(&heading).unwrap_or_else(|| panic!("no section {name}")) + heading.len();
+    let rest = &document[start..];
+    &rest[..rest.find("\n--- ").unwrap_or(rest.len())]
+}
+
+/// The rows that two queries of the same columns do not share, NULLs equal, duplicates counted; none when both
+/// return the same.
+pub fn differences(client: &mut Client, one: &str, other: &str) -> Vec<String> {
+    client.lines(&format!(
+        "(SELECT 'only in the first', d.* FROM (({one}) EXCEPT ALL ({other})) d LIMIT 10)
+         UNION ALL (SELECT 'only in the second', d.* FROM (({other}) EXCEPT ALL ({one})) d LIMIT 10)"
+    ))
 }
