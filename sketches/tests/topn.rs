@@ -14,7 +14,7 @@ fn stream(items: u64, len: usize) -> impl Strategy<Value = Vec<(Vec<u8>, u64)>> 
     let event = (0.0..1.0f64, 1..4u64).prop_map(move |(x, weight)| {
         let key = (x * x * x * items as f64) as u64;
         let mut item = key.to_string().into_bytes();
-        if key % 7 == 0 {
+        if key.is_multiple_of(7) {
             item.resize(item.len() + (key % 400) as usize, b'~');
         }
         (item, weight)
