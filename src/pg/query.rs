@@ -109,7 +109,7 @@ impl Select {
                 0,
                 std::ptr::null_mut(),
             );
-            Ok((Select(query), String::from_utf8_lossy(text).trim().to_owned()))
+            Ok((Select::of(query), String::from_utf8_lossy(text).trim().to_owned()))
         }
     }
 
@@ -120,8 +120,17 @@ impl Select {
             let relation = pg_sys::relation_open(view, pg_sys::AccessShareLock as i32);
             let query = pg_sys::copyObjectImpl(pg_sys::get_view_query(relation).cast()).cast();
             pg_sys::relation_close(relation, pg_sys::NoLock as i32);
-            Select(query)
+            Select::of(query)
         }
+    }
+
+    /// # Safety
+    /// `query` is a live analysed SELECT that nobody else uses.
+    unsafe fn of(query: *mut pg_sys::Query) -> Select {
+        // The order of rows means nothing in a table.
+        // SAFETY: by contract.
+        unsafe { (*query).sortClause = std::ptr::null_mut() };
+        Select(query)
     }
 
     /// Adds `column <operator> constant` for each limit to the WHERE clause; `column` belongs to `relation`.

@@ -105,6 +105,12 @@ pub fn setting(name: &str) -> String {
     }
 }
 
+/// `work_mem` while it is at least as large as `maintenance_work_mem`, otherwise that; in kilobytes.
+pub fn run_memory() -> String {
+    // SAFETY: reads the session's settings.
+    unsafe { pg_sys::work_mem.max(pg_sys::maintenance_work_mem) }.to_string()
+}
+
 /// Ends with the query-cancel or shutdown error if one is pending.
 pub fn check_for_interrupts() {
     pgrx::check_for_interrupts!();

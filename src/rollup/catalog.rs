@@ -89,6 +89,14 @@ impl Rollup {
         }
     }
 
+    /// Whether nothing was aggregated yet.
+    pub fn is_at_beginning(&self) -> bool {
+        match self.time_column {
+            None => self.last_aggregated_id <= 0,
+            Some(_) => self.last_aggregated_time.is_none(),
+        }
+    }
+
     /// An error unless the current role owns the rollup.
     pub fn check_owner(&self) -> Result<()> {
         if session::may_act_as(self.owner) {

@@ -97,9 +97,6 @@ impl Definition {
 
     /// The statement that aggregates the events and merges them into `target`.
     pub fn merge_sql(&self, target: &str) -> String {
-        let names = |names: &mut dyn Iterator<Item = &String>| {
-            names.map(quote_identifier).collect::<Vec<_>>().join(", ")
-        };
         let merges: Vec<_> = self
             .measures
             .iter()
@@ -116,26 +113,41 @@ impl Definition {
         } else {
             format!("DO UPDATE SET\n    {}", merges.join(",\n    "))
         };
-        format!(
-            "INSERT INTO {target} AS stored ({columns})\n{select}\nON CONFLICT ({key}) {action}",
-            columns = names(&mut self.columns.iter()),
-            select = self.select_sql(),
-            key = if self.keys.is_empty() {
-                "(true)".into()
-            } else {
-                names(&mut self.keys.iter().map(|key| &key.name))
-            },
-        )
+        let key = if self.keys.is_empty() { "(true)".into() } else { self.key_list() };
+        format!("{}\nON CONFLICT ({key}) {action}", self.fill_sql(target))
     }
 
-    /// The statement that puts the aggregates into `target`, which has none of their groups.
-    pub fn insert_sql(&self, target: &str, filter: &str) -> String {
-        let columns: Vec<_> = self.columns.iter().map(quote_identifier).collect();
-        let columns = columns.join(", ");
+    /// The statement that aggregates the events into `target`, which has none of their groups. The rows come in the
+    /// order of the unique index: a merge into neighbouring pages takes half the time of one all over the table.
+    pub fn fill_sql(&self, target: &str) -> String {
+        let select = self.select_sql();
+        let order: Vec<_> = self
+            .columns
+            .iter()
+            .enumerate()
+            .filter(|(_, column)| self.keys.iter().any(|key| key.name == **column))
+            .map(|(i, _)| (i + 1).to_string())
+            .collect();
+        let order = if order.is_empty() { String::new() } else { format!("\nORDER BY {}", order.join(", ")) };
+        format!("INSERT INTO {target} AS stored ({})\n{select}{order}", self.column_list())
+    }
+
+    /// As [`Self::fill_sql`], of the groups that `filter` (a WHERE clause or nothing) lets through.
+    pub fn refill_sql(&self, target: &str, filter: &str) -> String {
+        let columns = self.column_list();
         format!(
             "INSERT INTO {target} ({columns})\nSELECT {columns} FROM (\n{}\n) AS fresh{filter}",
             self.select_sql()
         )
+    }
+
+    /// The columns of the group key, as a list of SQL.
+    pub fn key_list(&self) -> String {
+        self.keys.iter().map(|key| quote_identifier(&key.name)).collect::<Vec<_>>().join(", ")
+    }
+
+    fn column_list(&self) -> String {
+        self.columns.iter().map(quote_identifier).collect::<Vec<_>>().join(", ")
     }
 
     /// The key column that tells the time of a group: the first one of a date or timestamp type.

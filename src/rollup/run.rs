@@ -4,10 +4,11 @@ use pgrx::PgSqlErrorCode::*;
 
 use crate::error::{Error, Result};
 use crate::pg::query::Limit;
-use crate::pg::session::{AsRole, WithSettings};
+use crate::pg::session::{self, AsRole, WithSettings};
 use crate::pg::spi;
 use crate::rollup::catalog::{self, Kind, Rollup};
 use crate::rollup::definition::Definition;
+use crate::rollup::target;
 use crate::rollup::window::{self, Bound, Window};
 
 use pgrx::pg_sys;
@@ -128,6 +129,8 @@ impl AsRollup {
         let settings = WithSettings::new(&[
             ("search_path", &path),
             ("TimeZone", &rollup.time_zone),
+            // A run is maintenance work: few at a time, and large.
+            ("work_mem", &session::run_memory()),
             ("DateStyle", "ISO, YMD"),
             ("IntervalStyle", "postgres"),
         ]);
@@ -141,8 +144,12 @@ fn aggregate(rollup: &Rollup, window: Window) -> Result<u64> {
         Kind::Declarative { target_name, .. } => {
             let mut definition = load_definition(rollup)?;
             restrict(&mut definition, rollup, window)?;
-            let statement = definition.merge_sql(target_name);
             let _session = AsRollup::new(rollup);
+            let is_first_fill = rollup.is_at_beginning() && !target::has_rows(target_name);
+            let statement = match is_first_fill {
+                true => definition.fill_sql(target_name),
+                false => definition.merge_sql(target_name),
+            };
             Ok(spi::execute(&statement, &[]))
         }
         Kind::Command(command) => {

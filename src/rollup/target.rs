@@ -37,12 +37,10 @@ pub fn create(target: &str, view: &str, definition: &Definition, rollup: &str) -
     find(target).ok_or_else(|| Error::new(ERRCODE_UNDEFINED_TABLE, format!("table {target} does not exist")))
 }
 
+/// What the unique index of a target is over. A rollup without GROUP BY has one row, and ON CONFLICT needs something
+/// that is unique about it.
 fn key_list(definition: &Definition) -> String {
-    if definition.keys.is_empty() {
-        // A rollup without GROUP BY has one row, and ON CONFLICT needs something that is unique about it.
-        return "(true)".into();
-    }
-    definition.keys.iter().map(|key| quote_identifier(&key.name)).collect::<Vec<_>>().join(", ")
+    if definition.keys.is_empty() { "(true)".into() } else { definition.key_list() }
 }
 
 /// Checks a table that was there before: columns, types, and a unique index that finds every group again.

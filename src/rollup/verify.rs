@@ -103,7 +103,7 @@ pub fn refresh(name: &str, range: Range) -> Result<i64> {
     let _session = AsRollup::new(&rollup);
     let filter = bucket_filter(&definition, &rollup, target, range)?;
     spi::execute(&format!("DELETE FROM {target}{filter}"), &[]);
-    Ok(spi::execute(&definition.insert_sql(target, &filter), &[]) as i64)
+    Ok(spi::execute(&definition.refill_sql(target, &filter), &[]) as i64)
 }
 
 /// The definition over all events that the rollup has aggregated.
