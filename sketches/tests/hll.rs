@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use hyperloglogplus::{HyperLogLog, HyperLogLogPlus};
 use proptest::prelude::*;
-use sketches::hll::{self, Body, Params, Sketch, Stored, code, estimate, murmur, params, registers};
+use sketches::hll::{self, Body, Params, Sketch, Stored, code, murmur, params, registers, v1};
 
 /// Passes a 64-bit hash on unchanged.
 #[derive(Clone, Default)]
@@ -148,6 +148,51 @@ proptest! {
     }
 
     #[test]
+    fn version_1_keeps_every_register(log2m in 0u8..=18, regwidth in 1u8..=8, sparseon: bool, max_sparse in -1i32..400, hashes in hashes(2000)) {
+        let params = Params { log2m, regwidth, sparseon, ..Params::default() };
+        let mut sketch = sketch_of(params, hashes.iter().copied());
+        let written = v1::write(&Stored::parse(&sketch.to_bytes()).unwrap(), max_sparse).unwrap();
+        prop_assert_eq!(written[0] >> 4, 1);
+        let read = v1::read(&written).unwrap().to_bytes();
+        Stored::parse(&read).unwrap().validate().unwrap();
+        let clamped: Vec<u8> =
+            oracle_registers(log2m, &hashes).iter().map(|&rank| rank.min(params.top_value())).collect();
+        prop_assert_eq!(registers_of(&read), clamped);
+        // Merging both again loses nothing and gains nothing.
+        sketch.merge(&Stored::parse(&read).unwrap()).unwrap();
+        prop_assert_eq!(registers_of(&sketch.to_bytes()), oracle_registers(log2m, &hashes));
+    }
+
+    #[test]
+    fn explicit_hashes_of_version_1_are_added(log2m in 0u8..=31, hashes in hashes(1000)) {
+        let mut sorted: Vec<i64> = hashes.iter().map(|&hash| hash as i64).collect();
+        sorted.sort();
+        sorted.dedup();
+        let mut bytes = vec![0x12, 4 << 5 | log2m, 0x7f];
+        sorted.iter().for_each(|hash| bytes.extend(hash.to_be_bytes()));
+        let ours = if hashes.is_empty() { bytes[0] = 0x11; Vec::new() } else { hashes };
+        let params = Params { log2m: log2m.min(18), ..Params::default() };
+        prop_assert_eq!(&*v1::import(&bytes).unwrap(), &*bytes_of(params, ours));
+    }
+
+    #[test]
+    fn corrupt_version_1_is_an_error_or_a_sketch(
+        kind in 0u8..=5, shape: u8, hints: u8, body in prop::collection::vec(any::<u8>(), 0..400), full: bool,
+    ) {
+        let mut bytes = vec![0x10 | kind, shape, hints];
+        bytes.extend(&body);
+        if full {
+            // The length that a full sketch of up to 4,096 registers has.
+            bytes[1] = shape & 0xef & !0x0c | 0x04;
+            let width = (bytes[1] >> 5) as usize + 1;
+            bytes.resize(3 + (width << (bytes[1] & 31)).div_ceil(8), 0x5a);
+        }
+        if let Ok(read) = v1::import(&bytes) {
+            Stored::parse(&read).unwrap().validate().unwrap();
+        }
+    }
+
+    #[test]
     fn corrupt_bytes_are_an_error_or_another_sketch(
         log2m in 0u8..=12, hashes in hashes(1200), flips in prop::collection::vec((any::<prop::sample::Index>(), 0u8..8), 1..4), cut: prop::sample::Index, cutting: bool,
     ) {
@@ -213,11 +258,27 @@ fn sizes() {
 }
 
 #[test]
+fn version_1_beyond_our_registers_folds() {
+    // Sparse, log2m 20, regwidth 5: entries of 25 bits. Register 2^19 + 5 with rank 3 folds into 5 of 2^18.
+    let mut bytes = vec![0x13, 4 << 5 | 20, 0x7f];
+    bytes.extend((((1u32 << 19 | 5) << 5 | 3) << 7).to_be_bytes());
+    let read = v1::read(&bytes).unwrap().to_bytes();
+    assert_eq!(Stored::parse(&read).unwrap().params.log2m, 18);
+    let registers = registers_of(&read);
+    assert_eq!(registers[5], 2);
+    assert!(registers.iter().enumerate().all(|(i, &rank)| i == 5 || rank == 0));
+}
+
+#[test]
 fn narrow_registers_are_read_as_saturated() {
-    // 2,000,000 values in 2,048 registers of 3 bits, all but full: ranks beyond 7 must not count as ranks.
+    // 200,000 values in 2,048 registers of 3 bits: a third of them are full.
     let params = Params { regwidth: 3, ..Params::default() };
-    let mut sketch = sketch_of(params, (0..60_000).map(|i| murmur::hash_integer(i, 8, 0)));
-    let bytes = sketch.to_bytes();
-    assert!((count(&bytes) / 60_000.0 - 1.0).abs() < 0.1, "{}", count(&bytes));
-    assert_eq!(estimate::estimate(&[0; 64], Params { log2m: 0, ..params }), f64::INFINITY);
+    let hashes = |range: std::ops::Range<u64>| range.map(|i| murmur::hash_integer(i, 8, 0));
+    let narrow = v1::write(&Stored::parse(&bytes_of(params, hashes(0..200_000))).unwrap(), -1).unwrap();
+    let mut merged = v1::read(&narrow).unwrap();
+    assert!((count(&merged.to_bytes()) / 200_000.0 - 1.0).abs() < 0.1, "{}", count(&merged.to_bytes()));
+    // A union with a wide sketch counts as if both had been written with 3 bits.
+    merged.merge(&Stored::parse(&bytes_of(wide(11), hashes(100_000..400_000))).unwrap()).unwrap();
+    let both = v1::write(&Stored::parse(&bytes_of(params, hashes(0..400_000))).unwrap(), -1).unwrap();
+    assert_eq!(count(&merged.to_bytes()), count(&v1::read(&both).unwrap().to_bytes()));
 }

@@ -63,14 +63,30 @@ sql_function!(
     /// Input: the text form of bytea, of either storage version.
     hll_in,
     |call| {
+        let text = call.c_string(0);
+        let code = PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION;
+        if let Some(digits) = text.strip_prefix(b"\\x") {
+            let Some(bytes) = from_hex(digits) else {
+                Error::new(code, "invalid hll: not an even number of hexadecimal digits").raise()
+            };
+            return import(&bytes, call.i32(2), code);
+        }
         // SAFETY: the input function of bytea, on the C string that the declaration gives argument 0.
         let bytes = unsafe {
             let datum = direct_function_call_as_datum(pg_sys::byteain, &[Some(call.datum(0))]);
             Bytes::from_datum(datum.expect("byteain returns a value"))
         };
-        import(&bytes, call.i32(2), PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION)
+        import(&bytes, call.i32(2), code)
     }
 );
+
+fn from_hex(digits: &[u8]) -> Option<Vec<u8>> {
+    let nibble = |digit: u8| (digit as char).to_digit(16);
+    let pairs = digits.chunks_exact(2);
+    let whole = pairs.remainder().is_empty();
+    let bytes = pairs.map(|pair| Some((nibble(pair[0])? << 4 | nibble(pair[1])?) as u8));
+    bytes.collect::<Option<Vec<u8>>>().filter(|_| whole)
+}
 
 sql_function!(
     /// Output: the text form of bytea.

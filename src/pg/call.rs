@@ -144,6 +144,12 @@ impl Call {
         unsafe { Bytes::from_datum(self.datum(i)) }
     }
 
+    /// The bytes of argument `i`, which the SQL declaration gives the type `cstring`.
+    pub fn c_string(self, i: usize) -> &'static [u8] {
+        // SAFETY: by that declaration; the caller's string outlives the call.
+        unsafe { std::ffi::CStr::from_ptr(self.datum(i).cast_mut_ptr()).to_bytes() }
+    }
+
     /// The type that argument `i` has in the calling expression; `InvalidOid` when unknown.
     pub fn argument_type(self, i: usize) -> pg_sys::Oid {
         // SAFETY: flinfo belongs to the live frame; the function copes with a missing expression.

@@ -31,12 +31,18 @@ pub fn standard_error(sketch: &Stored) -> Option<f64> {
 pub fn estimate(histogram: &[u32; 64], params: Params) -> f64 {
     let m = params.registers() as f64;
     let top = params.top_rank() as usize;
-    let full: u32 = histogram[top..].iter().sum();
+    let mut counts = *histogram;
+    let mut full: u32 = counts[top..].iter().sum();
+    if full as f64 == m {
+        // Every register is full: the least that may be, rather than infinity.
+        full -= 1;
+        counts[top - 1] += 1;
+    }
     let mut z = m * tau(1.0 - full as f64 / m);
-    for &count in histogram[1..top].iter().rev() {
+    for &count in counts[1..top].iter().rev() {
         z = 0.5 * (z + count as f64);
     }
-    z += m * sigma(histogram[0] as f64 / m);
+    z += m * sigma(counts[0] as f64 / m);
     m * m / (2.0 * std::f64::consts::LN_2 * z)
 }
 
@@ -70,6 +76,27 @@ fn tau(mut x: f64) -> f64 {
         sum -= (1.0 - x) * (1.0 - x) * weight;
         if sum == before {
             return sum / 3.0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_count_is_infinite() {
+        for log2m in 1..=Params::MAX_LOG2M {
+            for regwidth in 1..=8 {
+                let params = Params { log2m, regwidth, ..Params::default() };
+                let mut histogram = [0; 64];
+                histogram[63] = params.registers() as u32;
+                let full = estimate(&histogram, params);
+                assert!(full.is_finite() && full > params.registers() as f64 / 2.0, "{params:?}: {full}");
+                let mut empty = [0; 64];
+                empty[0] = params.registers() as u32;
+                assert_eq!(estimate(&empty, params), 0.0);
+            }
         }
     }
 }
