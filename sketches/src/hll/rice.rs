@@ -156,7 +156,8 @@ mod tests {
     #[test]
     fn gaps_round_trip() {
         for k in [0, 1, 7, 29, 43, 44] {
-            let gaps: Vec<u64> = (0..300).map(|i: u64| i * i << k.min(30) | i & ((1 << k) - 1)).collect();
+            let gaps: Vec<u64> =
+                (0..300).map(|i: u64| ((i * i) << k.min(30)) | (i & ((1 << k) - 1))).collect();
             let bits: u64 = gaps.iter().map(|gap| (gap >> k) + 1 + k as u64).sum();
             let mut bytes = vec![0; bits.div_ceil(8) as usize];
             let mut writer = Writer::new(&mut bytes);
