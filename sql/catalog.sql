@@ -10,7 +10,7 @@ CREATE TABLE rollups (
     id_sequence            regclass,
     id_column              name,
     time_column            name,
-    lag                    interval NOT NULL DEFAULT interval '0',
+    lag                    interval NOT NULL DEFAULT interval '0' CHECK (lag >= interval '0'),
     definition             regclass,
     target                 regclass,
     command                text,

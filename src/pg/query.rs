@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_char, c_void};
 use pgrx::pg_sys::{self, Oid};
 use pgrx::{PgList, PgSqlErrorCode, is_a};
 
-use super::session::{WithSettings, c_string};
+use super::session::c_string;
 use crate::error::{Error, Result};
 
 /// An analysed SELECT.
@@ -113,14 +113,21 @@ impl Select {
         }
     }
 
-    /// The query of a view.
-    pub fn of_view(view: Oid) -> Select {
-        // SAFETY: the relation is open while its rule is copied; the caller knows that it is a view.
+    /// The query of a view; `None` when there is no such view.
+    pub fn of_view(view: Oid) -> Option<Select> {
+        // SAFETY: the relation is open, and known to be a view, while its rule is copied.
         unsafe {
-            let relation = pg_sys::relation_open(view, pg_sys::AccessShareLock as i32);
+            let relation = pg_sys::try_relation_open(view, pg_sys::AccessShareLock as i32);
+            if relation.is_null() {
+                return None;
+            }
+            if (*(*relation).rd_rel).relkind as u8 != pg_sys::RELKIND_VIEW {
+                pg_sys::relation_close(relation, pg_sys::NoLock as i32);
+                return None;
+            }
             let query = pg_sys::copyObjectImpl(pg_sys::get_view_query(relation).cast()).cast();
             pg_sys::relation_close(relation, pg_sys::NoLock as i32);
-            Select::of(query)
+            Some(Select::of(query))
         }
     }
 
@@ -135,11 +142,11 @@ impl Select {
 
     /// Adds `column <operator> constant` for each limit to the WHERE clause; `column` belongs to `relation`.
     pub fn restrict(&mut self, relation: &Relation, column: &str, limits: &[Limit]) -> Result<()> {
-        let name = c_string(column);
+        let attribute = c_string(column);
         // SAFETY: builds expression nodes from catalog facts in the current memory context and hangs them into a
         // tree that is ours alone (parsed or copied).
         unsafe {
-            let number = pg_sys::get_attnum(relation.oid, name.as_ptr());
+            let number = pg_sys::get_attnum(relation.oid, attribute.as_ptr());
             if number == pg_sys::InvalidAttrNumber as i16 {
                 return Err(Error::new(
                     PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
@@ -166,7 +173,15 @@ impl Select {
                     names.push(pg_sys::makeString(pg_sys::pstrdup(part.as_ptr())).cast());
                 }
                 let operator = pg_sys::OpernameGetOprid(names.into_pg(), type_oid, limit.type_oid);
-                assert!(operator != Oid::INVALID, "no operator {} for the type of {column}", limit.operator);
+                if operator == Oid::INVALID {
+                    let type_name = name(pg_sys::format_type_be(type_oid));
+                    return Err(Error::new(
+                        PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+                        format!("column \"{column}\" of the event table is of type {type_name} now"),
+                    )
+                    .detail("The rollup cannot follow the order of its values any more.")
+                    .hint("Change it back, or drop the rollup and register it again."));
+                }
                 let clause = pg_sys::make_opclause(
                     operator,
                     pg_sys::BOOLOID,
@@ -185,9 +200,8 @@ impl Select {
         Ok(())
     }
 
-    /// The query as SQL that means the same under every search_path.
+    /// The query as SQL for the present search_path: what that would not find, or find elsewhere, is qualified.
     pub fn to_sql(&self) -> String {
-        let _qualified = WithSettings::new(&[("search_path", "pg_catalog")]);
         // SAFETY: the deparser reads the tree and returns a palloc'd string.
         unsafe {
             let text = pg_sys::pg_get_querydef(self.0, true);

@@ -2,6 +2,7 @@
 
 use pgrx::PgSqlErrorCode::{
     ERRCODE_INSUFFICIENT_PRIVILEGE, ERRCODE_LOCK_NOT_AVAILABLE, ERRCODE_UNDEFINED_OBJECT,
+    ERRCODE_UNDEFINED_TABLE,
 };
 use pgrx::pg_sys::Oid;
 
@@ -35,7 +36,7 @@ pub struct Rollup {
 /// How the events of a window reach the target.
 #[derive(Clone, Debug)]
 pub enum Kind {
-    /// From the query of the view `definition` into the table `target`.
+    /// From the query of the view `definition` into the table `target`; its name is empty once it was dropped.
     Declarative { definition: Oid, target: Oid, target_name: String },
     /// By SQL with the bounds as `$1` and `$2`.
     Command(String),
@@ -43,14 +44,20 @@ pub enum Kind {
     WindowOnly,
 }
 
-// The id column by the sequence it owns, so that renaming it is followed.
+// The id column by the sequence that fills it, so that renaming it is followed.
 const COLUMNS: &str = "r.name, r.source::oid, r.source::text, \
-     r.id_sequence::oid, COALESCE((SELECT a.attname FROM pg_depend d JOIN pg_attribute a \
-         ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid \
-      WHERE d.classid = 'pg_class'::regclass AND d.objid = r.id_sequence \
-        AND d.refclassid = 'pg_class'::regclass AND d.refobjid = r.source AND d.deptype IN ('a', 'i')), \
+     r.id_sequence::oid, COALESCE((SELECT a.attname FROM pg_attribute a \
+      WHERE a.attrelid = r.source AND NOT a.attisdropped AND ( \
+            EXISTS (SELECT FROM pg_depend d \
+                     WHERE d.classid = 'pg_class'::regclass AND d.objid = r.id_sequence \
+                       AND d.refclassid = 'pg_class'::regclass AND d.refobjid = r.source \
+                       AND d.refobjsubid = a.attnum AND d.deptype IN ('a', 'i')) \
+         OR EXISTS (SELECT FROM pg_depend d JOIN pg_attrdef f ON f.oid = d.objid \
+                     WHERE d.classid = 'pg_attrdef'::regclass AND d.refclassid = 'pg_class'::regclass \
+                       AND d.refobjid = r.id_sequence AND f.adrelid = r.source AND f.adnum = a.attnum)) \
+      ORDER BY a.attname = r.id_column DESC LIMIT 1), \
      r.id_column), r.time_column, r.last_aggregated_id, r.last_aggregated_time, \
-     r.definition::oid, r.target::oid, r.target::text, r.command, r.schedule, \
+     r.definition::oid, r.target::oid, (SELECT c.oid::regclass::text FROM pg_class c WHERE c.oid = r.target), r.command, r.schedule, \
      r.batch_size, r.paused, r.owner::oid, r.search_path, r.time_zone";
 
 fn read(row: &Row) -> Rollup {
@@ -94,6 +101,18 @@ impl Rollup {
         match self.time_column {
             None => self.last_aggregated_id <= 0,
             Some(_) => self.last_aggregated_time.is_none(),
+        }
+    }
+
+    /// An error when the target of a declarative rollup was dropped.
+    pub fn check_target(&self) -> Result<()> {
+        match &self.kind {
+            Kind::Declarative { target_name, .. } if target_name.is_empty() => Err(Error::new(
+                ERRCODE_UNDEFINED_TABLE,
+                format!("the target of rollup \"{}\" does not exist any more", self.name),
+            )
+            .hint(format!("SELECT drop_rollup('{}'); removes the rollup; register it again.", self.name))),
+            _ => Ok(()),
         }
     }
 

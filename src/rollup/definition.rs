@@ -82,7 +82,11 @@ impl Definition {
 
     /// The definition that a registered view holds.
     pub fn of_view(view: Oid, source: Oid) -> Result<Self> {
-        Self::new(Select::of_view(view), Some(source), None)
+        let select = Select::of_view(view).ok_or_else(|| {
+            Error::new(ERRCODE_UNDEFINED_OBJECT, "the view that defines the rollup does not exist any more")
+                .hint("SELECT drop_rollup(...) removes the rollup; register it again.")
+        })?;
+        Self::new(select, Some(source), None)
     }
 
     /// Narrows the events to those whose `column` keeps within the limits.
@@ -103,7 +107,7 @@ impl Definition {
             .map(|measure| {
                 let name = quote_identifier(&measure.name);
                 let (stored, new) = (format!("stored.{name}"), format!("excluded.{name}"));
-                let merged = measure.merge.replace("$1", &stored).replace("$2", &new);
+                let merged = fill_in(&measure.merge, &stored, &new);
                 // NULL is "nothing yet": a merge with it keeps the other side.
                 format!("{name} = COALESCE({merged}, {stored}, {new})")
             })
@@ -155,6 +159,12 @@ impl Definition {
         use pgrx::pg_sys::{DATEOID, TIMESTAMPOID, TIMESTAMPTZOID};
         self.keys.iter().find(|key| [DATEOID, TIMESTAMPOID, TIMESTAMPTZOID].contains(&key.type_oid))
     }
+}
+
+/// A merge rule with names in place of its `$1` and `$2`; names may hold such signs themselves.
+fn fill_in(rule: &str, stored: &str, new: &str) -> String {
+    let parts: Vec<_> = rule.split("$1").map(|part| part.replace("$2", new)).collect();
+    parts.join(stored)
 }
 
 fn refuse(message: String) -> Error {
@@ -240,7 +250,7 @@ fn find_source(shape: &Shape, wanted: Option<Oid>, time_column: Option<&str>) ->
                 )
                 .hint("source names the table of the query that the events are in."),
                 None if shape.relations.is_empty() => {
-                    refuse("the query reads no table".into()).hint("Select from the event table.")
+                    refuse("the query reads no table".into()).hint("Select from the event table itself, not from a subquery.")
                 }
                 None => Error::new(
                     ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -254,7 +264,8 @@ fn find_source(shape: &Shape, wanted: Option<Oid>, time_column: Option<&str>) ->
         }
         _ => {
             let names: Vec<_> = candidates.iter().map(|r| name(r.oid)).collect();
-            return Err(match wanted {
+            let only = candidates.iter().all(|r| r.oid == candidates[0].oid).then_some(candidates[0].oid);
+            return Err(match only {
                 Some(oid) => refuse(format!("\"{}\" stands more than once in the query", name(oid)))
                     .detail("A new event would have to meet all old ones.")
                     .hint("Join the events only with tables that describe them."),
@@ -270,6 +281,18 @@ fn find_source(shape: &Shape, wanted: Option<Oid>, time_column: Option<&str>) ->
     source::check_kind(relation.oid)?;
     if shape.nested_relations.contains(&relation.oid) {
         return Err(refuse(format!("\"{}\" is also read in a subquery", name(relation.oid)))
+            .detail("A new event would change the result for old ones.")
+            .hint("Read the event table once, in the FROM clause."));
+    }
+    let others: Vec<_> = shape
+        .relations
+        .iter()
+        .map(|r| r.oid)
+        .filter(|oid| *oid != relation.oid)
+        .chain(shape.nested_relations.clone())
+        .collect();
+    if let Some(reader) = source::reads_again(relation.oid, &others) {
+        return Err(refuse(format!("\"{}\" is also read through \"{reader}\"", name(relation.oid)))
             .detail("A new event would change the result for old ones.")
             .hint("Read the event table once, in the FROM clause."));
     }

@@ -52,6 +52,7 @@ pub fn alter(name: &str, changes: Changes) -> Result<()> {
             )
             .hint("Leave lag out."));
         }
+        super::register::check_lag(Some(lag))?;
         catalog::update(name, "lag", spi::datum(pg_sys::INTERVALOID, Some(lag)));
     }
     if let Some(batch_size) = changes.batch_size {
@@ -94,12 +95,12 @@ fn rename(rollup: &Rollup, new_name: &str) -> Result<()> {
             .hint("Choose another name."));
     }
     if let Kind::Declarative { definition, .. } = &rollup.kind {
-        let view = catalog::internally(|| source::relation_name(*definition));
+        let view = catalog::internally(|| source::existing_name(*definition));
         let _owner = AsRole::owner(rollup.owner);
-        spi::execute(
-            &format!("ALTER VIEW {view} RENAME TO {}", super::register::definition_name(new_name)),
-            &[],
-        );
+        if let Some(view) = view {
+            let new_view = super::register::definition_name(new_name);
+            spi::execute(&format!("ALTER VIEW {view} RENAME TO {new_view}"), &[]);
+        }
     }
     catalog::update(&rollup.name, "name", spi::text(Some(new_name)));
     Ok(())
@@ -115,11 +116,13 @@ pub fn drop(name: &str, drop_target: bool) -> Result<()> {
     });
     if let Kind::Declarative { definition, target, .. } = rollup.kind {
         let (view, table) =
-            catalog::internally(|| (source::relation_name(definition), source::relation_name(target)));
+            catalog::internally(|| (source::existing_name(definition), source::existing_name(target)));
         let _owner = AsRole::owner(rollup.owner);
-        spi::execute(&format!("DROP VIEW IF EXISTS {view}"), &[]);
-        if drop_target {
-            spi::execute(&format!("DROP TABLE IF EXISTS {table}"), &[]);
+        if let Some(view) = view {
+            spi::execute(&format!("DROP VIEW {view}"), &[]);
+        }
+        if let Some(table) = table.filter(|_| drop_target) {
+            spi::execute(&format!("DROP TABLE {table}"), &[]);
         }
     } else if drop_target {
         return Err(Error::new(
@@ -133,6 +136,7 @@ pub fn drop(name: &str, drop_target: bool) -> Result<()> {
 
 pub fn reset(name: &str) -> Result<()> {
     let rollup = owned(name)?;
+    rollup.check_target()?;
     match &rollup.kind {
         Kind::Declarative { target_name, .. } => {
             let _session = AsRollup::new(&rollup);
@@ -169,6 +173,7 @@ pub fn explain(name: &str) -> Result<Vec<String>> {
         let pids: Vec<_> = seen.writers.iter().map(|w| w.pid.to_string()).collect();
         lines.push(format!("Open writers: {} (a run by hand waits for them)", pids.join(", ")));
     }
+    let _session = AsRollup::new(&rollup);
     let statement = match &rollup.kind {
         Kind::Declarative { target_name, .. } => {
             let mut definition = run::load_definition(&rollup)?;
@@ -188,7 +193,6 @@ pub fn explain(name: &str) -> Result<Vec<String>> {
     lines.push("Statement:".into());
     lines.extend(statement.lines().map(|line| format!("  {line}")));
     lines.push("Plan:".into());
-    let _session = AsRollup::new(&rollup);
     lines.extend(spi::query(&format!("EXPLAIN {statement}"), &[], |row| {
         format!("  {}", row.text(1).unwrap_or_default())
     }));

@@ -150,6 +150,7 @@ sql_function!(explain_rollup, |call| {
 
 sql_function!(rollup_head, |call| {
     let rollup = rollup_name(call).and_then(|name| catalog::get(&name)).or_raise();
+    rollup.check_owner().or_raise();
     let head = rollup.id_sequence.and_then(|s| catalog::internally(|| source::last_value(s)));
     head.map_or_else(|| call.null(), Datum::from)
 });

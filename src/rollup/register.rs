@@ -64,6 +64,7 @@ pub fn resolve(
 ) -> Result<Resolved> {
     check_name(Some(name))?;
     source::check_kind(source)?;
+    source::check_readable(source)?;
     if let Some(schedule) = schedule {
         Schedule::parse(schedule)?;
     }
@@ -106,6 +107,19 @@ pub fn register(request: Request) -> Result<String> {
     Ok(name)
 }
 
+/// Refuses a lag below zero, which would take in events that are yet to come.
+pub fn check_lag(lag: Option<pg_sys::Datum>) -> Result<()> {
+    let shown = catalog::internally(|| {
+        let negative = "SELECT $1::text WHERE $1 < interval '0'";
+        spi::query_one(negative, &[spi::datum(pg_sys::INTERVALOID, lag)], |row| row.text(1))
+    });
+    match shown.flatten() {
+        None => Ok(()),
+        Some(lag) => Err(invalid(format!("lag must not be negative, but is {lag}"))
+            .hint("It is how far behind the writers a window ends: lag => '1 minute'.")),
+    }
+}
+
 fn check_combination(request: &Request) -> Result<()> {
     for (argument, value) in [
         ("query", &request.query),
@@ -140,6 +154,7 @@ fn check_combination(request: &Request) -> Result<()> {
         return Err(Error::new(ERRCODE_FEATURE_NOT_SUPPORTED, "batch_size needs ids, not a time column")
             .hint("Leave batch_size out, or follow the ids of a sequence."));
     }
+    check_lag(request.lag)?;
     if request.lag.is_some() && request.time_column.is_none() {
         return Err(invalid("lag goes with time_column")
             .detail("Windows of ids wait for open writers, so they are complete without a lag.")
@@ -165,6 +180,15 @@ fn register_query(name: &str, query: &str, request: &Request) -> Result<()> {
     let existing = target::find(&wanted);
     let (schema, table) = split_name(&wanted, existing)?;
     let target_name = format!("{schema}.{table}");
+    if schema.starts_with("pg_temp") {
+        return Err(invalid(format!("target \"{table}\" would be a temporary table"))
+            .detail("A rollup outlives the session that registers it.")
+            .hint("Name the schema: target => 'schema.table'."));
+    }
+    if existing == Some(source) {
+        return Err(invalid(format!("target \"{target_name}\" is the event table itself"))
+            .hint("Name another one: target => '...'; it is created when it does not exist."));
+    }
     if let Some(existing) = existing {
         target::check(existing, &target_name, &definition)?;
         if request.start_from.is_none() && target::has_rows(&target_name) {
@@ -180,6 +204,11 @@ fn register_query(name: &str, query: &str, request: &Request) -> Result<()> {
         }
     }
     let view = format!("{schema}.{}", definition_name(name));
+    if target::find(&view).is_some() {
+        return Err(Error::new(ERRCODE_DUPLICATE_TABLE, format!("relation {view} already exists"))
+            .detail("It is the name of the view that would hold the definition.")
+            .hint("Drop it if it is left over from an earlier rollup, or choose another name."));
+    }
     spi::execute(&format!("CREATE VIEW {view} AS {text}"), &[]);
     spi::execute(
         &format!(

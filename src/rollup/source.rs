@@ -4,8 +4,10 @@ use pgrx::PgSqlErrorCode::*;
 use pgrx::pg_sys::Oid;
 
 use crate::error::{Error, Result};
-use crate::pg::spi;
+use crate::pg::{session, spi};
 use crate::rollup::catalog::{self, Rollup};
+use crate::rollup::run::AsRollup;
+use crate::rollup::target;
 
 /// What orders the events of a source.
 #[derive(Clone, Debug)]
@@ -29,7 +31,8 @@ pub fn with_partitions(source: Oid) -> Vec<Oid> {
 pub fn check_kind(source: Oid) -> Result<()> {
     let (name, kind) = catalog::internally(|| {
         spi::query_one(
-            "SELECT oid::regclass::text, relkind::text FROM pg_class WHERE oid = $1",
+            "SELECT oid::regclass::text, CASE relpersistence WHEN 't' THEN 't' ELSE relkind::text END \
+               FROM pg_class WHERE oid = $1",
             &[spi::oid(Some(source))],
             |row| (row.text(1).unwrap_or_default(), row.text(2).unwrap_or_default()),
         )
@@ -43,6 +46,7 @@ pub fn check_kind(source: Oid) -> Result<()> {
         "v" => "a view",
         "m" => "a materialized view",
         "f" => "a foreign table",
+        "t" => "a temporary table",
         "S" => "a sequence",
         "i" | "I" => "an index",
         _ => "not a table",
@@ -52,11 +56,50 @@ pub fn check_kind(source: Oid) -> Result<()> {
         .hint("Register the rollup on the table that the events are inserted into."))
 }
 
+/// The first of `others` that reads rows of the source: a view on it, one of its partitions, or its parent.
+pub fn reads_again(source: Oid, others: &[Oid]) -> Option<String> {
+    const READERS: &str = "
+        WITH RECURSIVE partitions (oid) AS (
+            SELECT $1 UNION SELECT i.inhrelid FROM pg_inherits i JOIN partitions p ON i.inhparent = p.oid),
+        parents (oid) AS (
+            SELECT $1 UNION SELECT i.inhparent FROM pg_inherits i JOIN parents p ON i.inhrelid = p.oid),
+        reads (reader, oid) AS (
+            SELECT o::oid, o::oid FROM unnest($2) o
+            UNION SELECT r.reader, d.refobjid FROM reads r
+              JOIN pg_class c ON c.oid = r.oid AND c.relkind = 'v'
+              JOIN pg_rewrite w ON w.ev_class = c.oid
+              JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
+                              AND d.refclassid = 'pg_class'::regclass)
+        SELECT reader::regclass::text FROM reads
+         WHERE oid IN (SELECT oid FROM partitions UNION SELECT oid FROM parents) LIMIT 1";
+    let others = others.iter().map(|oid| oid.to_u32().to_string()).collect();
+    let args = [spi::oid(Some(source)), spi::text_array(others)];
+    catalog::internally(|| spi::query_one(READERS, &args, |row| row.text(1))).flatten()
+}
+
+/// An error unless the current role may read the event table.
+pub fn check_readable(source: Oid) -> Result<()> {
+    const READABLE: &str =
+        "SELECT has_table_privilege($1, $2, 'SELECT') OR has_any_column_privilege($1, $2, 'SELECT')";
+    let args = [spi::oid(Some(session::current_user())), spi::oid(Some(source))];
+    let readable = catalog::internally(|| spi::query_one(READABLE, &args, |row| row.boolean(1)));
+    if readable == Some(true) {
+        return Ok(());
+    }
+    let name = catalog::internally(|| relation_name(source));
+    Err(Error::new(ERRCODE_INSUFFICIENT_PRIVILEGE, format!("permission denied for table \"{name}\""))
+        .detail("A rollup reads its events as the role that registers it.")
+        .hint(format!("GRANT SELECT ON {name} TO ...;")))
+}
+
 /// The order of a source by ids: the sequence that was asked for, or the only one that fills a column of it.
 pub fn id_order(source: Oid, sequence: Option<Oid>) -> Result<Order> {
-    const SEQUENCES: &str = "
+    const SEQUENCES: &str = r"
         SELECT DISTINCT s.oid, a.attname::text, s.oid::regclass::text,
-               a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)
+               a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype),
+               EXISTS (SELECT FROM pg_attrdef def
+                        WHERE def.adrelid = a.attrelid AND def.adnum = a.attnum
+                          AND pg_get_expr(def.adbin, def.adrelid) !~ '^nextval\(''([^'']|'''')*''::regclass\)$')
           FROM pg_attribute a
           JOIN (SELECT d.refobjsubid AS attnum, d.objid AS sequence  -- serial, OWNED BY and identity columns
                   FROM pg_depend d
@@ -78,13 +121,20 @@ pub fn id_order(source: Oid, sequence: Option<Oid>) -> Result<Order> {
                 row.text(2).unwrap_or_default(),
                 row.text(3).unwrap_or_default(),
                 row.boolean(4),
+                row.boolean(5),
             )
         });
         (relation_name(source), found)
     });
     let matching: Vec<_> = found.iter().filter(|(oid, ..)| sequence.is_none_or(|s| s == *oid)).collect();
     match matching[..] {
-        [(oid, column, sequence_name, is_integer)] => {
+        [(_, column, sequence_name, _, true)] => Err(Error::new(
+            ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("the default of column \"{column}\" of \"{name}\" is not just the next value of a sequence"),
+        )
+        .detail("Ids computed from the numbers of a sequence need not come in their order.")
+        .hint(format!("ALTER TABLE {name} ALTER COLUMN {column} SET DEFAULT nextval('{sequence_name}');"))),
+        [(oid, column, sequence_name, is_integer, _)] => {
             if !is_integer {
                 return Err(Error::new(
                     ERRCODE_DATATYPE_MISMATCH,
@@ -105,7 +155,7 @@ pub fn id_order(source: Oid, sequence: Option<Oid>) -> Result<Order> {
             .detail("It is neither owned by a column of the table nor used by a column's default.")
             .hint(match &found[..] {
                 [] => format!("ALTER TABLE {name} ADD COLUMN event_id bigint GENERATED ALWAYS AS IDENTITY;"),
-                [(_, _, other, _), ..] => format!("The table's own sequence is \"{other}\"."),
+                [(_, _, other, ..), ..] => format!("The table's own sequence is \"{other}\"."),
             }),
             None => Error::new(
                 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -123,7 +173,7 @@ pub fn id_order(source: Oid, sequence: Option<Oid>) -> Result<Order> {
         )
         .detail(format!(
             "They are: {}.",
-            matching.iter().map(|(_, column, s, _)| format!("{s} (column {column})")).collect::<Vec<_>>().join(", ")
+            matching.iter().map(|(_, column, s, ..)| format!("{s} (column {column})")).collect::<Vec<_>>().join(", ")
         ))
         .hint("Say which: id_sequence => '...'.")),
     }
@@ -236,8 +286,10 @@ pub fn sequence_head(rollup: &Rollup, sequence: Oid) -> Result<i64> {
 /// A sequence that was never used while the table has rows: they came with ids of their own, and nothing announces
 /// when more of them come.
 fn check_unnumbered(rollup: &Rollup, sequence: Oid) -> Result<()> {
-    let has_rows =
-        spi::query_one(&format!("SELECT 1 FROM {} LIMIT 1", rollup.source_name), &[], |_| ()).is_some();
+    let has_rows = {
+        let _session = AsRollup::new(rollup);
+        target::has_rows(&rollup.source_name)
+    };
     if !has_rows {
         return Ok(());
     }
@@ -311,6 +363,12 @@ pub fn beginning(sequence: Oid) -> i64 {
     spi::query_one(least, &[spi::oid(Some(sequence)), spi::int8(Some(i64::MIN))], |row| row.int8(1))
         .flatten()
         .unwrap_or(i64::MIN)
+}
+
+/// The name of a relation, qualified; `None` when it was dropped. Called under `catalog::internally`.
+pub fn existing_name(relation: Oid) -> Option<String> {
+    let query = "SELECT oid::regclass::text FROM pg_class WHERE oid = $1";
+    spi::query_one(query, &[spi::oid(Some(relation))], |row| row.text(1)).flatten()
 }
 
 /// The name of a relation, qualified. Called under `catalog::internally`.

@@ -41,34 +41,31 @@ pub fn verify(name: &str, range: Range) -> Result<Vec<Difference>> {
     let _session = AsRollup::new(&rollup);
     let filter = bucket_filter(&definition, &rollup, target, range)?;
 
-    let object = |pairs: Vec<String>| match pairs.is_empty() {
-        true => "'{}'::pg_catalog.jsonb".to_owned(),
-        false => format!("pg_catalog.jsonb_build_object({})", pairs.join(", ")),
-    };
-    let key = object(
-        definition
-            .keys
-            .iter()
-            .map(|k| format!("{}, {}", quote_literal(&k.name), quote_identifier(&k.name)))
-            .collect(),
-    );
-    let measures = object(
-        definition
-            .measures
-            .iter()
-            .map(|m| format!("{}, {}", quote_literal(&m.name), comparable(m)))
-            .collect(),
-    );
+    let keys = definition.key_list();
+    let key = object(definition.keys.iter().map(|k| (&k.name, quote_identifier(&k.name))));
+    let measures = object(definition.measures.iter().map(|m| (&m.name, comparable(m))));
+    let floats: Vec<_> = definition.measures.iter().filter(|m| tolerance(m).is_some()).collect();
+    let exact: Vec<_> = floats
+        .iter()
+        .map(|m| format!(" OPERATOR(pg_catalog.-) {}::pg_catalog.text", quote_literal(&m.name)))
+        .collect();
+    let exact = exact.concat();
+    let differ: Vec<_> = floats.iter().map(|m| float_differs(m)).collect();
+    // Groups are found as the target's unique index finds them, whatever their keys look like.
     let statement = format!(
-        "SELECT key, (pg_catalog.array_agg(measures) FILTER (WHERE is_stored))[1], \
-                (pg_catalog.array_agg(measures) FILTER (WHERE NOT is_stored))[1] \
-           FROM (SELECT {key} AS key, {measures} AS measures, true AS is_stored FROM {target} AS stored{filter} \
-                 UNION ALL \
-                 SELECT {key}, {measures}, false FROM ({select}) AS fresh{filter}) AS both_sides \
-          GROUP BY key \
-         HAVING (pg_catalog.array_agg(measures) FILTER (WHERE is_stored))[1] \
-                IS DISTINCT FROM (pg_catalog.array_agg(measures) FILTER (WHERE NOT is_stored))[1] \
+        "SELECT key, stored, fresh FROM ( \
+            SELECT {key} AS key, \
+                   (pg_catalog.array_agg(\"?measures\") FILTER (WHERE \"?stored\"))[1] AS stored, \
+                   (pg_catalog.array_agg(\"?measures\") FILTER (WHERE NOT \"?stored\"))[1] AS fresh \
+              FROM (SELECT {columns}{measures} AS \"?measures\", true AS \"?stored\" FROM {target}{filter} \
+                    UNION ALL \
+                    SELECT {columns}{measures}, false FROM ({select}) AS fresh{filter}) AS both_sides \
+             GROUP BY {group}) AS groups \
+          WHERE COALESCE(stored{exact} OPERATOR(pg_catalog.<>) (fresh{exact}), true){differ} \
           ORDER BY key",
+        columns = if keys.is_empty() { String::new() } else { format!("{keys}, ") },
+        group = if keys.is_empty() { "()" } else { &keys },
+        differ = differ.concat(),
         select = definition.select_sql(),
     );
     Ok(spi::query(&statement, &[], |row| Difference {
@@ -78,12 +75,16 @@ pub fn verify(name: &str, range: Range) -> Result<Vec<Difference>> {
     }))
 }
 
-/// A measure as it can be compared. Sums of floating point depend on the order of their terms in the last digits, and
-/// a list of top items on the order of the events once it had to drop some.
+/// SQL for a jsonb object of names and expressions.
+fn object<'a>(pairs: impl Iterator<Item = (&'a String, String)>) -> String {
+    let pairs: Vec<_> = pairs.map(|(name, sql)| format!("{}, {sql}", quote_literal(name))).collect();
+    format!("pg_catalog.jsonb_build_object({})", pairs.join(", "))
+}
+
+/// A measure as it can be compared: a list of top items depends on the order of the events once it had to drop some.
 fn comparable(measure: &Measure) -> String {
     let name = quote_identifier(&measure.name);
     match measure.type_oid {
-        pg_sys::FLOAT8OID => format!("{name}::pg_catalog.float4"),
         pg_sys::JSONBOID if measure.is_topn => format!(
             "CASE WHEN (SELECT pg_catalog.count(*) FROM pg_catalog.jsonb_object_keys({name})) \
                        OPERATOR(pg_catalog.<) pg_catalog.current_setting('topn.number_of_counters')::pg_catalog.int8 \
@@ -91,6 +92,30 @@ fn comparable(measure: &Measure) -> String {
         ),
         _ => name,
     }
+}
+
+/// How much of a floating point measure may differ: its last digits depend on the order of the terms.
+fn tolerance(measure: &Measure) -> Option<&'static str> {
+    match measure.type_oid {
+        pg_sys::FLOAT4OID => Some("1e-3"),
+        pg_sys::FLOAT8OID => Some("1e-9"),
+        _ => None,
+    }
+}
+
+/// SQL that is true where the two values of a floating point measure differ by more than that.
+fn float_differs(measure: &Measure) -> String {
+    let value = |side| {
+        format!("({side} OPERATOR(pg_catalog.->>) {})::pg_catalog.float8", quote_literal(&measure.name))
+    };
+    let (stored, fresh) = (value("stored"), value("fresh"));
+    format!(
+        " OR ({stored} IS NULL) OPERATOR(pg_catalog.<>) ({fresh} IS NULL) \
+          OR {stored} OPERATOR(pg_catalog.<>) {fresh} \
+             AND pg_catalog.abs({stored} OPERATOR(pg_catalog.-) {fresh}) OPERATOR(pg_catalog.>) \
+                 ({} OPERATOR(pg_catalog.*) GREATEST(pg_catalog.abs({stored}), pg_catalog.abs({fresh})))",
+        tolerance(measure).unwrap_or_default()
+    )
 }
 
 /// Recomputes the groups whose bucket lies in a range (all groups, when it is open) from the events up to the

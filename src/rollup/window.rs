@@ -42,11 +42,15 @@ pub struct Observation {
 
 /// Looks without waiting: the head first, the writers after it, in that order.
 pub fn observe(rollup: &Rollup) -> Result<Observation> {
+    // An empty table can be made a view.
+    source::check_kind(rollup.source)?;
     catalog::internally(|| {
         let tables = source::with_partitions(rollup.source);
         let Some(sequence) = rollup.id_sequence else {
+            // A session that prepares its transaction meanwhile is seen by one of the two.
+            let head = Bound::Time(time_horizon(rollup));
             let writers = locks::writers(&tables).into_iter().filter(|writer| writer.pid == 0).collect();
-            return Ok(Observation { head: Bound::Time(time_horizon(rollup)), writers });
+            return Ok(Observation { head, writers });
         };
         let head = source::sequence_head(rollup, sequence)?;
         // Writers that draw ids hold the sequence; those that bring their own hold the table or a partition of it.
@@ -88,7 +92,11 @@ fn limit_to_batch(rollup: &Rollup, window: Window) -> Result<Window> {
         return Ok(window);
     };
     let column = pgrx::spi::quote_identifier(rollup.id_column.as_deref().unwrap_or_default());
-    let count = format!("SELECT count(*) FROM {} WHERE {column} > $1 AND {column} <= $2", rollup.source_name);
+    let count = format!(
+        "SELECT pg_catalog.count(*) FROM {} \
+         WHERE {column} OPERATOR(pg_catalog.>) $1 AND {column} OPERATOR(pg_catalog.<=) $2",
+        rollup.source_name
+    );
     let _session = AsRollup::new(rollup);
     let (mut reached, mut room, mut span) = (start, batch, batch);
     while reached < end && room > batch / 8 {
