@@ -111,7 +111,7 @@ COMMENT ON FUNCTION explain_rollup(text) IS
 CREATE FUNCTION rollup_head(rollup_name text) RETURNS bigint
 AS 'MODULE_PATHNAME', 'rollup_ext_rollup_head' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION rollup_head(text) IS
-'the last id drawn from the sequence of a rollup, committed or not; NULL for one that follows a time column';
+'the last id drawn from the sequence of a rollup, committed or not; NULL for one that follows a time column or belongs to another role';
 
 CREATE VIEW rollup_progress WITH (security_invoker = true) AS
 SELECT r.name AS rollup_name,
