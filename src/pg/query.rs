@@ -38,8 +38,9 @@ pub struct Column {
 }
 
 pub enum ColumnKind {
-    /// In GROUP BY. `mutable`: its value depends on settings of the session, such as TimeZone.
-    Key { mutable: bool },
+    /// In GROUP BY. `mutable`: its value depends on settings of the session, such as TimeZone. `plain`: relation
+    /// (by its index) and name, where it is a column of a table as it stands.
+    Key { mutable: bool, plain: Option<(usize, String)> },
     /// One aggregate call and nothing around it.
     Aggregate(Aggregate),
     /// Anything else; the aggregates inside it, by name.
@@ -239,7 +240,7 @@ impl Select {
             for entry in PgList::<pg_sys::TargetEntry>::from_pg(query.targetList).iter_ptr() {
                 let is_key = (*entry).ressortgroupref != 0 && grouped.contains(&(*entry).ressortgroupref);
                 if !(*entry).resjunk {
-                    columns.push(column(entry, is_key));
+                    columns.push(column(self.0, entry, is_key));
                 } else if is_key {
                     hidden_keys.push(format!("number {}", (*entry).ressortgroupref));
                 }
@@ -271,14 +272,17 @@ fn not_a_query(message: String) -> Error {
 }
 
 /// # Safety
-/// `entry` is a live target list entry.
-unsafe fn column(entry: *mut pg_sys::TargetEntry, is_key: bool) -> Column {
+/// `entry` is a live entry of the target list of `query`.
+unsafe fn column(query: *mut pg_sys::Query, entry: *mut pg_sys::TargetEntry, is_key: bool) -> Column {
     // SAFETY: by contract.
     unsafe {
         let mut expression = (*entry).expr as *mut pg_sys::Node;
         let type_oid = pg_sys::exprType(expression);
         let kind = if is_key {
-            ColumnKind::Key { mutable: pg_sys::contain_mutable_functions(expression) }
+            ColumnKind::Key {
+                mutable: pg_sys::contain_mutable_functions(expression),
+                plain: plain_column(query, expression),
+            }
         } else {
             if is_a(expression, pg_sys::NodeTag::T_RelabelType) {
                 expression = (*(expression as *mut pg_sys::RelabelType)).arg.cast();
@@ -306,6 +310,28 @@ unsafe fn column(entry: *mut pg_sys::TargetEntry, is_key: bool) -> Column {
             )),
             kind,
         }
+    }
+}
+
+/// The relation and name of a column that stands alone, also behind JOIN .. USING.
+///
+/// # Safety
+/// `expression` is a live expression of `query`.
+unsafe fn plain_column(query: *mut pg_sys::Query, expression: *mut pg_sys::Node) -> Option<(usize, String)> {
+    // SAFETY: by contract; a Var of this level points into the range table.
+    unsafe {
+        #[cfg(feature = "pg15")]
+        let flat = pg_sys::flatten_join_alias_vars(query, expression);
+        #[cfg(not(feature = "pg15"))]
+        let flat = pg_sys::flatten_join_alias_vars(std::ptr::null_mut(), query, expression);
+        if !is_a(flat, pg_sys::NodeTag::T_Var) {
+            return None;
+        }
+        let var = &*(flat as *mut pg_sys::Var);
+        let index = var.varno as usize;
+        let entry = PgList::<pg_sys::RangeTblEntry>::from_pg((*query).rtable).get_ptr(index - 1)?;
+        let column = pg_sys::get_attname((*entry).relid, var.varattno, true);
+        (!column.is_null()).then(|| (index, name(column)))
     }
 }
 

@@ -26,6 +26,8 @@ pub struct Key {
     pub type_oid: Oid,
     /// Whether its value depends on settings such as TimeZone.
     pub mutable: bool,
+    /// The column of the event table that it is, if it is one as it stands.
+    pub source_column: Option<String>,
 }
 
 impl Key {
@@ -61,8 +63,10 @@ impl Definition {
             let (name, type_name, type_oid) =
                 (column.name.clone(), column.type_name.clone(), column.type_oid);
             match &column.kind {
-                ColumnKind::Key { mutable } => {
-                    keys.push(Key { name, type_name, type_oid, mutable: *mutable })
+                ColumnKind::Key { mutable, plain } => {
+                    let source_column =
+                        plain.clone().filter(|(index, _)| *index == source.index).map(|(_, c)| c);
+                    keys.push(Key { name, type_name, type_oid, mutable: *mutable, source_column })
                 }
                 ColumnKind::Aggregate(call) => {
                     let (merge, is_topn) = (merge_rule(column, call)?, call.name.starts_with("topn_"));

@@ -192,11 +192,24 @@ pub fn explain(name: &str) -> Result<Vec<String>> {
     };
     lines.push("Statement:".into());
     lines.extend(statement.lines().map(|line| format!("  {line}")));
+    let plan = spi::query(&format!("EXPLAIN {statement}"), &[], |row| row.text(1).unwrap_or_default());
+    lines.extend(describe_distribution(&plan));
     lines.push("Plan:".into());
-    lines.extend(spi::query(&format!("EXPLAIN {statement}"), &[], |row| {
-        format!("  {}", row.text(1).unwrap_or_default())
-    }));
+    lines.extend(plan.iter().map(|line| format!("  {line}")));
     Ok(lines)
+}
+
+/// On Citus: whether the statement runs on the nodes that hold the events.
+fn describe_distribution(plan: &[String]) -> Option<String> {
+    if let Some(method) = plan.iter().find_map(|line| line.trim().strip_prefix("INSERT/SELECT method: ")) {
+        return Some(format!("Citus: not pushed down ({method})"));
+    }
+    if plan.first()?.contains("Custom Scan (Citus") {
+        return Some("Citus: pushed down to the shards".into());
+    }
+    plan.iter()
+        .any(|line| line.contains("Custom Scan (Citus"))
+        .then(|| "Citus: not pushed down (the result is pulled to the coordinator)".into())
 }
 
 fn describe(window: Window) -> String {

@@ -9,6 +9,7 @@ use crate::pg::varlena::{jsonb, name, varlena};
 use crate::sql_function;
 
 pub mod catalog;
+pub mod citus;
 pub mod definition;
 pub mod manage;
 pub mod register;

@@ -10,6 +10,7 @@ use crate::pg::query::Select;
 use crate::pg::session;
 use crate::pg::spi;
 use crate::rollup::catalog;
+use crate::rollup::citus;
 use crate::rollup::definition::Definition;
 use crate::rollup::schedule::Schedule;
 use crate::rollup::source::{self, Order};
@@ -89,6 +90,7 @@ pub fn resolve(
 pub fn register(request: Request) -> Result<String> {
     let name = check_name(request.name.as_deref())?;
     check_combination(&request)?;
+    citus::check_coordinator()?;
     if catalog::get(&name).is_ok() {
         return Err(Error::new(ERRCODE_DUPLICATE_OBJECT, format!("rollup \"{name}\" already exists"))
             .hint(format!("SELECT drop_rollup('{name}'); or choose another name.")));
@@ -203,6 +205,10 @@ fn register_query(name: &str, query: &str, request: &Request) -> Result<()> {
             )));
         }
     }
+    let distribute = match existing {
+        Some(_) => None,
+        None => citus::distribute_sql(&definition, &target_name)?,
+    };
     let view = format!("{schema}.{}", definition_name(name));
     if target::find(&view).is_some() {
         return Err(Error::new(ERRCODE_DUPLICATE_TABLE, format!("relation {view} already exists"))
@@ -221,6 +227,9 @@ fn register_query(name: &str, query: &str, request: &Request) -> Result<()> {
         Some(oid) => oid,
         None => target::create(&target_name, &view, &definition, name)?,
     };
+    if let Some(distribute) = distribute {
+        spi::execute(&distribute, &[]);
+    }
     let Some(view) = target::find(&view) else {
         return Err(Error::new(ERRCODE_INTERNAL_ERROR, format!("view {view} was not created")));
     };

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::pg::locks::{self, Writer};
 use crate::pg::{session, spi};
 use crate::rollup::catalog::{self, Rollup};
+use crate::rollup::citus;
 use crate::rollup::run::AsRollup;
 use crate::rollup::source;
 use pgrx::PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_STATE;
@@ -48,10 +49,11 @@ pub fn observe(rollup: &Rollup) -> Result<Observation> {
         let tables = source::with_partitions(rollup.source);
         let Some(sequence) = rollup.id_sequence else {
             // A session that prepares its transaction meanwhile is seen by one of the two.
-            let head = Bound::Time(time_horizon(rollup));
+            let head = Bound::Time(time_horizon(rollup)?);
             let writers = locks::writers(&tables).into_iter().filter(|writer| writer.pid == 0).collect();
             return Ok(Observation { head, writers });
         };
+        citus::check_no_other_writers(rollup, sequence)?;
         let head = source::sequence_head(rollup, sequence)?;
         // Writers that draw ids hold the sequence; those that bring their own hold the table or a partition of it.
         let mut relations = tables;
@@ -118,18 +120,29 @@ fn limit_to_batch(rollup: &Rollup, window: Window) -> Result<Window> {
 /// The moment before which no event can appear any more: the start of the oldest transaction that is still running
 /// in this database, less the rollup's lag and a margin for the time between taking a start and publishing it.
 /// A column with DEFAULT now() gets the start of its transaction; our own counts, for it may insert after the run.
-fn time_horizon(rollup: &Rollup) -> i64 {
-    const HORIZON: &str = "
-        SELECT CASE WHEN bool_or(a.xact_start IS NULL) THEN NULL
-                    ELSE LEAST(clock_timestamp(), min(a.xact_start)) END
-               - interval '1 second' - (SELECT r.lag FROM @extschema@.rollups r WHERE r.name = $1)
-          FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
-         WHERE l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock' AND l.granted
-           AND a.datname = current_database()";
-    spi::query_one(&catalog::sql(HORIZON), &[spi::text(Some(&rollup.name))], |row| row.timestamptz(1))
-        .flatten()
-        // Somebody's start is unknown (track_activities is off there): nothing new is safe.
-        .unwrap_or(i64::MIN)
+/// On Citus every node has its clock and its transactions, and the earliest of all counts.
+fn time_horizon(rollup: &Rollup) -> Result<i64> {
+    // Microseconds since 2000-01-01 UTC; NULL when somebody's start is unknown (track_activities is off there).
+    const OLDEST_START: &str = "
+        SELECT (extract(epoch FROM CASE WHEN bool_and(a.xact_start IS NOT NULL)
+                                        THEN LEAST(clock_timestamp(), min(a.xact_start)) END) * 1000000)::bigint
+               - 946684800000000
+          FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+         WHERE l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock' AND l.granted AND l.pid IS NOT NULL
+           AND (a.pid IS NULL OR a.datname = current_database())";
+    const LAG: &str = "SELECT (extract(epoch FROM r.lag) * 1000000)::bigint + 1000000 \
+                         FROM @extschema@.rollups r WHERE r.name = $1";
+    // What this transaction saw of the others before is kept, and may be old.
+    spi::execute("SELECT pg_stat_clear_snapshot()", &[]);
+    let here = spi::query_one(OLDEST_START, &[], |row| row.int8(1)).flatten();
+    let behind =
+        spi::query_one(&catalog::sql(LAG), &[spi::text(Some(&rollup.name))], |row| row.int8(1)).flatten();
+    let mut oldest = here.unwrap_or(i64::MIN);
+    for node in citus::ask_other_nodes(OLDEST_START)? {
+        oldest = oldest.min(node.answer.and_then(|start| start.parse().ok()).unwrap_or(i64::MIN));
+    }
+    // -infinity, as long as one is unknown: nothing new is safe.
+    Ok(if oldest == i64::MIN { oldest } else { oldest - behind.unwrap_or(0) })
 }
 
 /// A bound of a time window as the column sees it: as it is for `timestamptz`; for `timestamp` the reading of the

@@ -40,18 +40,6 @@ pub fn states() -> Vec<State> {
     })
 }
 
-/// Whether rollups are scheduled here: everywhere but on a Citus worker node.
-pub fn is_coordinator() -> bool {
-    internally(|| {
-        let group = "SELECT to_regclass('pg_catalog.pg_dist_local_group') IS NOT NULL";
-        !spi::query_one(group, &[], |row| row.boolean(1)).unwrap_or(false)
-            || spi::query_one("SELECT groupid = 0 FROM pg_catalog.pg_dist_local_group", &[], |row| {
-                row.boolean(1)
-            })
-            .unwrap_or(false)
-    })
-}
-
 /// Writes down that a run begins, and returns its number; `None` while somebody else runs, changes or drops it.
 pub fn begin(name: &str) -> Option<i64> {
     const BEGIN: &str = "WITH r AS (SELECT r.name FROM @extschema@.rollups r WHERE r.name = $1 \

@@ -9,6 +9,7 @@ use crate::error::{Error, OrRaise};
 use crate::pg::background::{self, Failure, Kind, Process};
 use crate::pg::locks;
 use crate::rollup::catalog::{self, Rollup};
+use crate::rollup::citus;
 use crate::rollup::schedule::Schedule;
 use crate::rollup::window::{self, Bound};
 use crate::worker::history::{self, State};
@@ -160,7 +161,7 @@ impl Scheduler {
         for run in &self.ended {
             history::settle(run.run_id);
         }
-        if !history::is_coordinator() {
+        if !catalog::internally(citus::is_coordinator) {
             return Some(Default::default());
         }
         Some((catalog::scheduled().or_raise(), history::states()))
