@@ -12,7 +12,7 @@
 //! A look-up compares the 16 hash bits of every slot, eight at a time: for up to 128 items that beats
 //! a hash table, which would take three cache misses where this takes one or two.
 
-use super::bytes::{array, put, u16_at};
+use super::bytes::{array, put, same, u16_at};
 use super::hash::hash;
 use super::{BLOCK_HEADER, MAX_COUNT};
 
@@ -100,7 +100,7 @@ fn find(page: &[u8], item: &[u8], tag: u16) -> Option<usize> {
         for slot in group.chunks_exact(SLOT).filter(|slot| tag_of(slot) == tag) {
             let at = u16_at(slot, 0) as usize;
             let body = &page[at + width..];
-            if body[0] as usize == item.len() && body[1..1 + item.len()] == *item {
+            if same(&body[1..1 + body[0] as usize], item) {
                 return Some(at);
             }
         }
@@ -180,4 +180,12 @@ pub(super) fn size_for(page: Option<&[u8]>, item_len: usize, width_log2: u8) -> 
     let block = BLOCK_HEADER + HEADER + (items + 1) * SLOT + bytes + entry;
     let size = block.next_power_of_two().max(32) - BLOCK_HEADER;
     (size <= usize::from(u16::MAX)).then_some(size)
+}
+
+/// The size of a page for `items` items of `bytes` bytes in all and counts of one byte; `None` when that
+/// outgrows the form.
+pub(super) fn size_for_many(items: usize, bytes: usize) -> Option<usize> {
+    let block = BLOCK_HEADER + HEADER + items * (SLOT + 2) + bytes;
+    let size = block.next_power_of_two().max(32) - BLOCK_HEADER;
+    (items <= MAX_ITEMS && size <= usize::from(u16::MAX)).then_some(size)
 }

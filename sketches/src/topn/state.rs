@@ -82,9 +82,11 @@ pub(super) fn make_table(block: &mut impl Block, limit: usize, item_len: usize) 
     }
     let (items, bytes) = match state {
         [] => (0, 0),
-        page => page::iter(page).fold((0, 0), |(n, sum), (item, _)| (n + 1, sum + item.len() + 2)),
+        page => {
+            page::iter(page).fold((0, 0), |(n, sum), (item, _)| (n + 1, sum + table::record_size(item.len())))
+        }
     };
-    let shape = table::Shape::new(limit, items, bytes + item_len + 4);
+    let shape = table::Shape::new(limit, items, bytes + table::record_size(item_len));
     block.replace(shape.size(), |old, new| {
         table::init(new, shape);
         if !old.is_empty() {
@@ -96,6 +98,21 @@ pub(super) fn make_table(block: &mut impl Block, limit: usize, item_len: usize) 
     });
 }
 
+/// Makes room in an empty block for about `items` items of `bytes` bytes in all, so that it need not grow by
+/// doubling.
+pub(super) fn reserve(block: &mut impl Block, limit: usize, items: usize, bytes: usize) {
+    if !block.bytes().is_empty() {
+        return;
+    }
+    match page::size_for_many(items, bytes) {
+        Some(size) => block.replace(size, |_, new| page::init(new, 0)),
+        None => {
+            let shape = table::Shape::new(limit, items, bytes + items * table::record_size(0));
+            block.replace(shape.size(), |_, new| table::init(new, shape));
+        }
+    }
+}
+
 /// Adds every counter of a stored list. A list of more than `limit` counters raises the state's own limit:
 /// nothing is pruned below an input.
 pub fn add_list<'a>(block: &mut impl Block, limit: usize, list: &List<'a>) -> Result<(), ListError<'a>> {
@@ -105,6 +122,7 @@ pub fn add_list<'a>(block: &mut impl Block, limit: usize, list: &List<'a>) -> Re
     } else {
         limit
     };
+    reserve(block, limit, list.len(), list.items_bytes());
     for counter in list.iter() {
         let Counter { item, count } = counter.map_err(ListError::NotCounters)?;
         add(block, limit, item, count).map_err(ListError::State)?;

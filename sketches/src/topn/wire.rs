@@ -9,7 +9,7 @@
 //! ```
 
 use super::bytes::{put_varint, take, take_varint};
-use super::state::{add_with_slack, make_table};
+use super::state::{add_with_slack, make_table, reserve};
 use super::{Block, Error, MAX_COUNT, page, table};
 
 const VERSION: u8 = 1;
@@ -62,6 +62,9 @@ pub fn merge(block: &mut impl Block, session: usize, wire: &[u8]) -> Result<(), 
     let limit = number(&mut rest)?;
     let floor = number(&mut rest)?;
     let items = number(&mut rest)?;
+    if items > wire.len() as u64 {
+        return Err(Error::Malformed);
+    }
     if limit > MAX_LIMIT || floor > MAX_COUNT {
         return Err(Error::Malformed);
     }
@@ -69,6 +72,9 @@ pub fn merge(block: &mut impl Block, session: usize, wire: &[u8]) -> Result<(), 
         make_table(block, (limit as usize).max(1), 0);
         table::absorb_floor(block.bytes(), floor);
     }
+    // Every item takes two bytes at least, for its length and its count.
+    let bytes = rest.len().checked_sub(2 * items as usize).ok_or(Error::Malformed)?;
+    reserve(block, session, items as usize, bytes);
     for _ in 0..items {
         let len = number(&mut rest)?;
         let item = usize::try_from(len).ok().and_then(|len| take(&mut rest, len));
