@@ -13,13 +13,24 @@ mod scheduler;
 pub mod settings;
 mod status;
 
+use std::ffi::CStr;
+
 use crate::pg::background;
+use crate::pg::hooks::{self, Dropped};
+
+const EXTENSION: &CStr = c"rollup_ext";
 
 /// Registers the launcher; called once from `_PG_init`. Does nothing unless the library is preloaded.
 pub fn register() {
     if background::is_preloading() {
         registry::reserve();
         launcher::register();
+        hooks::on_drop(|dropped| match dropped {
+            // DROP DATABASE waits a moment for others to leave.
+            Dropped::Database(database) => registry::dismiss(database),
+            Dropped::Extension(name) if name == EXTENSION => wake(),
+            Dropped::Extension(_) => {}
+        });
     }
 }
 

@@ -33,6 +33,8 @@ struct Slot {
     bell: Bell,
     /// Counts the calls of [`wake`]: one that comes while a scheduler decides to end must not be lost.
     wakes: u32,
+    /// Somebody wants its scheduler out of the database.
+    dismissed: bool,
     /// Runs that its scheduler has in processes.
     jobs: u32,
 }
@@ -63,7 +65,14 @@ impl Registry {
     fn slot_or_new(&mut self, database: pg_sys::Oid) -> Option<&mut Slot> {
         if self.slot(database).is_none() {
             let free = self.slots.iter_mut().find(|slot| slot.is_none())?;
-            *free = Some(Slot { database, phase: Phase::Wanted, bell: Bell::default(), wakes: 0, jobs: 0 });
+            *free = Some(Slot {
+                database,
+                phase: Phase::Wanted,
+                bell: Bell::default(),
+                wakes: 0,
+                dismissed: false,
+                jobs: 0,
+            });
         }
         self.slot(database)
     }
@@ -137,6 +146,7 @@ pub fn launcher_starts() {
 pub fn scheduler_starts(database: pg_sys::Oid) {
     if let Some(slot) = REGISTRY.exclusive().slot_or_new(database) {
         slot.phase = Phase::Starting;
+        slot.dismissed = false;
         slot.jobs = 0;
     }
 }
@@ -182,9 +192,27 @@ pub fn enter() -> u32 {
     registry.term
 }
 
-/// Whether the launcher of that term is still the one.
-pub fn is_current(term: u32) -> bool {
-    REGISTRY.share().term == term
+/// Whether the scheduler goes on: the launcher of that term is still the one, and nobody wants it to leave.
+pub fn may_stay(term: u32) -> bool {
+    let mut registry = REGISTRY.exclusive();
+    if registry.term != term {
+        return false;
+    }
+    match registry.slot(background::database()) {
+        Some(slot) if slot.dismissed => {
+            slot.phase = Phase::Absent;
+            false
+        }
+        _ => true,
+    }
+}
+
+/// Has the scheduler of a database leave it, until the launcher looks around again.
+pub fn dismiss(database: pg_sys::Oid) {
+    if let Some(slot) = REGISTRY.exclusive().slot(database) {
+        slot.dismissed = true;
+        slot.bell.ring();
+    }
 }
 
 /// The scheduler found the extension.

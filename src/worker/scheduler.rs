@@ -14,7 +14,7 @@ use crate::rollup::schedule::Schedule;
 use crate::rollup::window::{self, Bound};
 use crate::worker::history::{self, State};
 use crate::worker::pending::Pending;
-use crate::worker::{job, launcher, registry, settings};
+use crate::worker::{EXTENSION, job, launcher, registry, settings};
 
 pub const SCHEDULER: Kind = Kind { backend_type: "rollup_ext scheduler", entry: "rollup_ext_scheduler_main" };
 
@@ -84,7 +84,7 @@ pub extern "C-unwind" fn rollup_ext_scheduler_main(database: pg_sys::Datum) {
     let term = registry::enter();
     let mut scheduler = Scheduler::default();
     let mut woken = true;
-    while registry::is_current(term) {
+    while registry::may_stay(term) {
         let wake_at = scheduler.tick(woken);
         let pause = wake_at.saturating_sub(background::now()).max(0);
         woken = background::sleep(Duration::from_micros(pause as u64));
@@ -152,7 +152,7 @@ impl Scheduler {
 
     /// What there is to look after; `None` where the extension is not installed.
     fn read(&self) -> Option<(Vec<Rollup>, Vec<State>)> {
-        if !background::has_extension(c"rollup_ext") {
+        if !background::has_extension(EXTENSION) {
             return None;
         }
         if !self.settled {
