@@ -182,22 +182,34 @@ pub fn show_activity(query: Option<&str>) {
     }
 }
 
-/// Sleeps until woken or until `timeout` has passed, with nothing held, then does what came in by signal; returns
-/// whether it was woken. Ends the process when it was asked to end or the postmaster is gone.
-pub fn sleep(timeout: Duration) -> bool {
+/// Sleeps until woken or until `timeout` has passed, with nothing held, and does what came in by signal. Ends the
+/// process when it was asked to end or the postmaster is gone.
+///
+/// A wait for a lock inside a transaction may swallow a wake: look for what it was about before sleeping, not only
+/// after.
+pub fn sleep(timeout: Duration) {
     let wake_on = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
-    // SAFETY: outside any transaction; the flags are set by the signal handlers of this very process.
-    let events = unsafe {
+    // SAFETY: outside any transaction.
+    unsafe {
         pg_sys::pgstat_report_stat(false);
         show_activity(None);
-        // Whoever sends a signal sets the latch, so one that came before now ends the wait at once.
-        let events = pg_sys::WaitLatch(
+        obey_signals();
+        pg_sys::WaitLatch(
             pg_sys::MyLatch,
             wake_on as i32,
             timeout.as_micros().div_ceil(1000).min(i32::MAX as u128) as _,
             pg_sys::PG_WAIT_EXTENSION,
         );
         pg_sys::ResetLatch(pg_sys::MyLatch);
+        obey_signals();
+    }
+}
+
+/// # Safety
+/// Outside any transaction, in a background process.
+unsafe fn obey_signals() {
+    // SAFETY: the flags are set by the signal handlers of this very process.
+    unsafe {
         if pg_sys::ProcDiePending != 0 {
             // Quietly, and with the status that makes the postmaster start a static process again.
             pg_sys::proc_exit(i32::from((*pg_sys::MyBgworkerEntry).bgw_restart_time >= 0));
@@ -208,10 +220,8 @@ pub fn sleep(timeout: Duration) -> bool {
             pg_sys::ConfigReloadPending = 0;
             pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
         }
-        events
-    };
+    }
     pgrx::check_for_interrupts!();
-    events & pg_sys::WL_LATCH_SET as i32 != 0
 }
 
 /// Ends this process without a word in the log.

@@ -53,6 +53,9 @@ pub extern "C-unwind" fn rollup_ext_launcher_main(_arg: pg_sys::Datum) {
         }
         start_next(&mut databases);
 
+        if has_news(&databases) {
+            continue;
+        }
         let starting = is_starting(&databases);
         let next = databases
             .iter()
@@ -107,9 +110,23 @@ fn update(databases: &mut Vec<Watched>, list: Vec<(pg_sys::Oid, String)>, wanted
             }),
         }
     }
-    for watched in databases.iter_mut().filter(|watched| wanted.contains(&watched.database)) {
-        watched.start_at = now;
+    for wanted in wanted {
+        match databases.iter_mut().find(|watched| watched.database == *wanted) {
+            Some(watched) => watched.start_at = now,
+            None => registry::forget(*wanted),
+        }
     }
+}
+
+/// Whether something came up since update() and reap().
+fn has_news(databases: &[Watched]) -> bool {
+    databases.iter().any(|watched| watched.scheduler.as_ref().is_some_and(Process::has_ended))
+        || registry::wanted().iter().any(|wanted| {
+            databases
+                .iter()
+                .find(|watched| watched.database == *wanted)
+                .is_none_or(|watched| watched.scheduler.is_none() && watched.start_at > Instant::now())
+        })
 }
 
 fn is_starting(databases: &[Watched]) -> bool {

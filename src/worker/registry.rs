@@ -61,6 +61,14 @@ impl Registry {
         self.slots.iter_mut().flatten().find(|slot| slot.database == database)
     }
 
+    fn remove(&mut self, database: pg_sys::Oid) {
+        for slot in &mut self.slots {
+            if slot.is_some_and(|slot| slot.database == database) {
+                *slot = None;
+            }
+        }
+    }
+
     /// The slot of a database, a new one if need be; `None` when all are taken.
     fn slot_or_new(&mut self, database: pg_sys::Oid) -> Option<&mut Slot> {
         if self.slot(database).is_none() {
@@ -164,11 +172,14 @@ pub fn scheduler_ended(database: pg_sys::Oid) -> Option<Phase> {
     if phase == Phase::Wanted {
         slot.bell = Bell::default();
     } else {
-        for slot in registry.slots.iter_mut().filter(|slot| slot.is_some_and(|s| s.database == database)) {
-            *slot = None;
-        }
+        registry.remove(database);
     }
     Some(phase)
+}
+
+/// There is no such database.
+pub fn forget(database: pg_sys::Oid) {
+    REGISTRY.exclusive().remove(database);
 }
 
 /// The databases that somebody asked a scheduler for.

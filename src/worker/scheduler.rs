@@ -67,6 +67,8 @@ struct Scheduler {
     ended: Vec<Running>,
     /// Whether what an earlier scheduler left behind is cleared up.
     settled: bool,
+    /// How many calls of [`crate::worker::wake`] were heard.
+    wakes: u32,
     refresh_at: i64,
     purge_at: i64,
     last_now: i64,
@@ -83,17 +85,24 @@ pub extern "C-unwind" fn rollup_ext_scheduler_main(database: pg_sys::Datum) {
     background::set_for_session("lock_timeout", "200ms");
     let term = registry::enter();
     let mut scheduler = Scheduler::default();
-    let mut woken = true;
     while registry::may_stay(term) {
-        let wake_at = scheduler.tick(woken);
-        let pause = wake_at.saturating_sub(background::now()).max(0);
-        woken = background::sleep(Duration::from_micros(pause as u64));
+        let wake_at = scheduler.tick();
+        if !scheduler.has_news() {
+            let pause = wake_at.saturating_sub(background::now()).max(0);
+            background::sleep(Duration::from_micros(pause as u64));
+        }
     }
 }
 
 impl Scheduler {
+    /// Whether something came up that a tick has to look at.
+    fn has_news(&self) -> bool {
+        self.failures == 0
+            && (registry::wakes() != self.wakes || self.running.iter().any(|run| run.process.has_ended()))
+    }
+
     /// Does what is due; returns when the next thing is.
-    fn tick(&mut self, woken: bool) -> i64 {
+    fn tick(&mut self) -> i64 {
         let now = background::now();
         if now < self.last_now {
             // The clock was set back: what was due later may be due earlier.
@@ -103,7 +112,10 @@ impl Scheduler {
         self.last_now = now;
         let any_ended = self.reap();
         let any_due = self.rollups.iter().any(|tracked| tracked.due_at() <= now);
-        if woken && self.failures == 0 || any_ended || any_due || now >= self.refresh_at {
+        let wakes = registry::wakes();
+        let woken = wakes != self.wakes && self.failures == 0;
+        if woken || any_ended || any_due || now >= self.refresh_at {
+            self.wakes = wakes;
             self.refresh(now);
         }
         if self.failures > 0 {
@@ -130,7 +142,6 @@ impl Scheduler {
 
     /// Reads the catalog again. Ends the process where the extension is gone.
     fn refresh(&mut self, now: i64) {
-        let wakes = registry::wakes();
         match background::transaction(|| self.read()) {
             Ok(Some((rollups, states))) => {
                 registry::serve();
@@ -139,7 +150,7 @@ impl Scheduler {
                 self.refresh_at = now + settings::launcher_naptime().as_micros() as i64;
                 self.update(rollups, states, now);
             }
-            Ok(None) if registry::leave(wakes) => background::exit(),
+            Ok(None) if registry::leave(self.wakes) => background::exit(),
             // Somebody created it just now.
             Ok(None) => self.refresh_at = now,
             Err(failure) => {
