@@ -20,15 +20,30 @@ impl Writer {
     }
 
     fn virtual_xid(&self) -> pg_sys::VirtualTransactionId {
-        pg_sys::VirtualTransactionId { backendId: self.backend, localTransactionId: self.local_xid }
+        pg_sys::VirtualTransactionId {
+            #[cfg(any(feature = "pg15", feature = "pg16"))]
+            backendId: self.backend,
+            #[cfg(not(any(feature = "pg15", feature = "pg16")))]
+            procNumber: self.backend,
+            localTransactionId: self.local_xid,
+        }
     }
+}
+
+/// The virtual transaction that holds a lock.
+fn holder(lock: &pg_sys::LockInstanceData) -> (i32, u32) {
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    return (lock.backend, lock.lxid);
+    #[cfg(not(any(feature = "pg15", feature = "pg16")))]
+    return (lock.vxid.procNumber, lock.vxid.localTransactionId);
 }
 
 /// The transactions of other sessions that now hold a writer's lock (ROW EXCLUSIVE) on one of `relations`
 /// (tables or sequences of this database). Takes no lock that anybody could queue behind.
 ///
 /// A transaction takes that lock on a sequence before its first `nextval` and on a table before its first row, and
-/// keeps it to its end: whoever is not in this list has drawn no id yet, or has ended.
+/// keeps it to its end: whoever is not in this list has drawn no id yet, or has ended. A lock without a transaction
+/// belongs to one that every new snapshot sees as ended and that is about to let its locks go.
 pub fn writers(relations: &[pg_sys::Oid]) -> Vec<Writer> {
     let wanted: HashSet<u32> = relations.iter().map(|oid| oid.to_u32()).collect();
     let row_exclusive = 1 << pg_sys::RowExclusiveLock;
@@ -45,13 +60,15 @@ pub fn writers(relations: &[pg_sys::Oid]) -> Vec<Writer> {
         for lock in locks {
             let tag = &lock.locktag;
             let is_relation = u32::from(tag.locktag_type) == pg_sys::LockTagType::LOCKTAG_RELATION;
+            let (backend, local_xid) = holder(lock);
             if is_relation
+                && local_xid != 0
                 && tag.locktag_field1 == pg_sys::MyDatabaseId.to_u32()
                 && wanted.contains(&tag.locktag_field2)
                 && lock.holdMask & row_exclusive != 0
                 && lock.pid != me
             {
-                found.insert(Writer { pid: lock.pid, backend: lock.backend, local_xid: lock.lxid });
+                found.insert(Writer { pid: lock.pid, backend, local_xid });
             }
         }
         if !(*data).locks.is_null() {
