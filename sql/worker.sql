@@ -8,9 +8,13 @@ COMMENT ON FUNCTION rollup_worker_is_running() IS
 
 CREATE FUNCTION rollup_next_run(schedule text, after timestamptz DEFAULT pg_catalog.now()) RETURNS timestamptz
 AS 'MODULE_PATHNAME', 'rollup_ext_rollup_next_run'
-LANGUAGE C STABLE STRICT PARALLEL SAFE;
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION rollup_next_run(text, timestamptz) IS
 'when a schedule, an interval or a cron line in UTC, is due next after a time';
+
+-- Whoever writes a schedule into the table, it is one.
+ALTER TABLE rollups ADD CONSTRAINT rollups_schedule_check
+    CHECK (schedule IS NULL OR rollup_next_run(schedule, 'epoch') IS NOT NULL);
 
 CREATE VIEW rollup_status WITH (security_invoker = true) AS
 SELECT r.name AS rollup_name,

@@ -96,7 +96,10 @@ fn reap(databases: &mut [Watched]) {
 /// Takes in which databases there are, and which of them somebody asked for.
 fn update(databases: &mut Vec<Watched>, list: Vec<(pg_sys::Oid, String)>, wanted: &[pg_sys::Oid]) {
     let now = Instant::now();
-    databases.retain(|w| w.scheduler.is_some() || list.iter().any(|(database, _)| *database == w.database));
+    let is_listed = |w: &Watched| list.iter().any(|(database, _)| *database == w.database);
+    databases.retain(|watched| watched.scheduler.is_some() || is_listed(watched));
+    // One that became a template, say: copying it needs it without sessions.
+    databases.iter().filter(|w| !is_listed(w)).for_each(|w| registry::dismiss(w.database));
     for (database, name) in list {
         match databases.iter_mut().find(|watched| watched.database == database) {
             Some(watched) => watched.name = name,

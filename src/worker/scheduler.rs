@@ -205,6 +205,10 @@ impl Scheduler {
     /// Starts a run for each rollup that has a safe window, those that wait longest first, as far as there are
     /// places; returns when to try again for want of one.
     fn start_runs(&mut self, now: i64) -> i64 {
+        let places = settings::max_workers();
+        if places == 0 {
+            return i64::MAX;
+        }
         let running = &self.running;
         let mut ready: Vec<_> = self
             .rollups
@@ -214,7 +218,7 @@ impl Scheduler {
             .collect();
         ready.sort_by_key(|(tracked, _)| tracked.ready_since);
         for (tracked, up_to) in ready {
-            if !registry::take_place(settings::max_workers()) {
+            if !registry::take_place(places) {
                 return now + NO_PLACE;
             }
             match tracked.start(up_to) {

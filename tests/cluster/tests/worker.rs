@@ -354,6 +354,18 @@ fn a_database_can_be_dropped() {
 }
 
 #[test]
+fn a_template_has_no_scheduler() {
+    let cluster = Cluster::start("rollup_ext.launcher_naptime = '1s'");
+    drop(cluster.database("shop"));
+    let mut client = cluster.connect("postgres");
+    wait_for("a scheduler", 20, || (count_processes(&mut client, "scheduler") == 1).then_some(()));
+    client.run("ALTER DATABASE shop IS_TEMPLATE true");
+    wait_for("no scheduler", 20, || (count_processes(&mut client, "scheduler") == 0).then_some(()));
+    client.run("CREATE DATABASE copy TEMPLATE shop");
+    wait_for("that of the copy", 20, || (count_processes(&mut client, "scheduler") == 1).then_some(()));
+}
+
+#[test]
 fn a_drop_that_fails_brings_the_scheduler_back() {
     let cluster = Cluster::start("rollup_ext.launcher_naptime = '1s'");
     let mut client = cluster.database("shop");
@@ -433,6 +445,8 @@ fn the_launcher_comes_back_and_brings_new_schedulers() {
     client.run(EVENTS);
     insert(&mut client, 10);
     reaches(&mut client, "kinds", 10);
+    // There is nothing to cancel.
+    client.run("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE backend_type LIKE 'rollup_ext%'");
     for kind in ["scheduler", "launcher"] {
         let pid = format!("SELECT pid FROM pg_stat_activity WHERE backend_type = 'rollup_ext {kind}'");
         let before: i32 = client.value(&pid);
@@ -537,6 +551,7 @@ fn cron_lines_run_on_the_minute() {
         "2026-03-09 03:30:00+00"
     );
     assert_eq!(client.fails("SELECT rollup_next_run('now and then')").code().code(), "22023");
+    assert_eq!(client.fails("UPDATE rollups SET schedule = 'now and then'").code().code(), "22023");
 }
 
 #[test]
