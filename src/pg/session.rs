@@ -1,6 +1,7 @@
 //! Running SQL as another role and under other settings, for a while.
 
 use std::ffi::CString;
+use std::time::Duration;
 
 use pgrx::pg_sys;
 
@@ -109,6 +110,19 @@ pub fn setting(name: &str) -> String {
 pub fn run_memory() -> String {
     // SAFETY: reads the session's settings.
     unsafe { pg_sys::work_mem.max(pg_sys::maintenance_work_mem) }.to_string()
+}
+
+/// How long a wait for a lock may last; zero for no limit.
+pub fn lock_timeout() -> Duration {
+    // SAFETY: reads the session's setting, in milliseconds.
+    Duration::from_millis(unsafe { pg_sys::LockTimeout } as u64)
+}
+
+/// Sleeps for a while, but no longer than a pending cancel or shutdown allows.
+pub fn sleep(duration: Duration) {
+    // SAFETY: sleeps, and then looks for interrupts, of which one ends in an error.
+    unsafe { pg_sys::pg_usleep(duration.as_micros() as _) };
+    check_for_interrupts();
 }
 
 /// Ends with the query-cancel or shutdown error if one is pending.

@@ -1,11 +1,14 @@
 //! Citus: where the rows of a table live, and a target that lives beside its events.
 
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
 use pgrx::PgSqlErrorCode::*;
 use pgrx::pg_sys::Oid;
 use pgrx::spi::quote_literal;
 
 use crate::error::{Error, Result};
-use crate::pg::spi;
+use crate::pg::{session, spi};
 use crate::rollup::catalog::{self, Rollup};
 use crate::rollup::definition::Definition;
 use crate::rollup::source;
@@ -159,4 +162,46 @@ pub fn check_no_other_writers(rollup: &Rollup, sequence: Oid) -> Result<()> {
         .detail(format!("Its ids are not drawn from the range of the coordinator's sequence \"{sequence}\"."))
         .hint("Insert the events through the coordinator, or follow a time column instead of ids.")),
     }
+}
+
+/// Waits until the distributed transactions that are prepared now have ended on every node: their writers look ended
+/// before all nodes have committed, and after a failure they stay until Citus recovers them. Obeys cancel and
+/// `lock_timeout`; with `patience`, gives up after it and returns false.
+pub fn wait_for_prepared(patience: Option<Duration>) -> Result<bool> {
+    if !catalog::internally(is_installed) {
+        return Ok(true);
+    }
+    let started = Instant::now();
+    let lock_timeout = Some(session::lock_timeout()).filter(|timeout| !timeout.is_zero());
+    let mut pending = prepared()?;
+    let mut pause = Duration::from_millis(1);
+    while !pending.is_empty() {
+        if patience.is_some_and(|patience| started.elapsed() >= patience) {
+            return Ok(false);
+        }
+        if lock_timeout.is_some_and(|timeout| started.elapsed() >= timeout) {
+            return Err(Error::new(
+                ERRCODE_LOCK_NOT_AVAILABLE,
+                "canceling statement due to lock timeout while waiting for prepared transactions of the cluster",
+            )
+            .detail(format!("They are: {}.", pending.into_iter().collect::<Vec<_>>().join(", ")))
+            .hint("Citus recovers them by itself; SELECT recover_prepared_transactions(); does it at once."));
+        }
+        session::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(100));
+        let still = prepared()?;
+        pending.retain(|transaction| still.contains(transaction));
+    }
+    Ok(true)
+}
+
+/// The prepared transactions of Citus on all nodes.
+fn prepared() -> Result<HashSet<String>> {
+    const PREPARED: &str = r"
+        SELECT string_agg(gid, ' ') FROM pg_prepared_xacts WHERE gid LIKE 'citus\_%' AND database = current_database()";
+    catalog::internally(|| {
+        let mut answers: Vec<_> = ask_other_nodes(PREPARED)?.into_iter().map(|node| node.answer).collect();
+        answers.push(spi::query_one(PREPARED, &[], |row| row.text(1)).flatten());
+        Ok(answers.iter().flatten().flat_map(|gids| gids.split(' ')).map(str::to_owned).collect())
+    })
 }

@@ -42,12 +42,12 @@ impl Outcome {
     }
 }
 
-/// Runs a rollup. By hand (`up_to` is None) it waits: for another run of the same rollup, then for the writers that
-/// may still add to the window. The worker passes the end that it knows to be safe, and skips a rollup that somebody
+/// Runs a rollup. By hand (`safe` is None) it waits: for another run of the same rollup, then for the writers that
+/// may still add to the window. The worker passes the window that it knows to be safe, and skips a rollup that somebody
 /// else is running.
-pub fn run(name: &str, up_to: Option<Bound>) -> Result<Outcome> {
+pub fn run(name: &str, safe: Option<Window>) -> Result<Outcome> {
     let started = clock();
-    let rollup = match up_to {
+    let rollup = match safe {
         None => catalog::lock(name)?,
         Some(_) => match catalog::try_lock(name) {
             Some(rollup) => rollup,
@@ -63,7 +63,7 @@ pub fn run(name: &str, up_to: Option<Bound>) -> Result<Outcome> {
         .detail("It was registered for windows only: your own function aggregates them.")
         .hint(format!("SELECT * FROM incremental_rollup_window('{name}'); gives the next window.")));
     }
-    let window = window::next(&rollup, up_to)?;
+    let window = window::next(&rollup, safe)?;
     if window.is_empty() {
         return Ok(Outcome::of(window, None));
     }
@@ -71,7 +71,7 @@ pub fn run(name: &str, up_to: Option<Bound>) -> Result<Outcome> {
     catalog::advance(&rollup, window.end)?;
     let rows = aggregate(&rollup, window)?;
     let outcome = Outcome::of(window, Some(rows as i64));
-    if up_to.is_none() {
+    if safe.is_none() {
         record(&rollup, started, outcome);
     }
     Ok(outcome)

@@ -10,7 +10,12 @@ use crate::rollup::catalog::{self, Rollup};
 use crate::rollup::citus;
 use crate::rollup::run::AsRollup;
 use crate::rollup::source;
+use std::time::Duration;
+
 use pgrx::PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_STATE;
+
+/// How long the worker lets the nodes of a Citus cluster finish a commit before it comes back at the next tick.
+const PREPARED_PATIENCE: Duration = Duration::from_millis(200);
 
 /// An end of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,7 +27,7 @@ pub enum Bound {
 }
 
 /// The events after `start` up to `end`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Window {
     pub start: Bound,
     pub end: Bound,
@@ -62,9 +67,9 @@ pub fn observe(rollup: &Rollup) -> Result<Observation> {
     })
 }
 
-/// The window that a run takes now. Without `up_to` it waits for the writers that are open; with it, the caller
-/// knows that everything up to there is complete.
-pub fn next(rollup: &Rollup, up_to: Option<Bound>) -> Result<Window> {
+/// The window that a run takes now. Without `safe` it waits for the writers that are open; with it, the caller knows
+/// from a while ago that everything in there is complete.
+pub fn next(rollup: &Rollup, safe: Option<Window>) -> Result<Window> {
     if session::has_fixed_snapshot() {
         return Err(Error::new(
             ERRCODE_INVALID_TRANSACTION_STATE,
@@ -74,13 +79,17 @@ pub fn next(rollup: &Rollup, up_to: Option<Bound>) -> Result<Window> {
         .hint("SET TRANSACTION ISOLATION LEVEL READ COMMITTED; or run it in a transaction of its own."));
     }
     let start = rollup.position();
-    let end = match up_to {
-        // Looks again: the sequence may have been altered, or reset together with the rollup, since the caller looked.
-        Some(end) => end.min(observe(rollup)?.head),
+    let seen = observe(rollup)?;
+    let end = match safe {
         None => {
-            let seen = observe(rollup)?;
             locks::wait_for(&seen.writers);
+            citus::wait_for_prepared(None)?;
             seen.head
+        }
+        Some(safe) => {
+            // Since the caller looked, the rollup may have been reset, and its sequence moved back and forth.
+            let is_stale = safe.start != start || matches!(seen.head, Bound::Id(_)) && seen.head < safe.end;
+            if is_stale || !citus::wait_for_prepared(Some(PREPARED_PATIENCE))? { start } else { safe.end }
         }
     };
     limit_to_batch(rollup, Window { start, end: end.max(start) })

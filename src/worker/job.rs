@@ -6,41 +6,42 @@ use pgrx::{pg_guard, pg_sys};
 use crate::error::OrRaise;
 use crate::pg::background::{self, Kind, Process};
 use crate::rollup::run;
-use crate::rollup::window::Bound;
+use crate::rollup::window::{Bound, Window};
 use crate::worker::history;
 
 const JOB: Kind = Kind { backend_type: "rollup_ext job", entry: "rollup_ext_job_main" };
 
-/// What a job is told: the row of `rollup_runs` that stands for it, and how far it may go.
+/// What a job is told: the row of `rollup_runs` that stands for it, and the window that is safe.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Order {
     run_id: i64,
-    up_to: Bound,
+    window: Window,
 }
 
 impl Order {
-    fn to_bytes(self) -> [u8; 17] {
-        let (kind, value) = match self.up_to {
-            Bound::Id(id) => (0, id),
-            Bound::Time(time) => (1, time),
+    fn to_bytes(self) -> [u8; 25] {
+        let value = |bound| match bound {
+            Bound::Id(id) => id,
+            Bound::Time(time) => time,
         };
-        let mut bytes = [kind; 17];
+        let mut bytes = [matches!(self.window.end, Bound::Time(_)) as u8; 25];
         bytes[1..9].copy_from_slice(&self.run_id.to_le_bytes());
-        bytes[9..].copy_from_slice(&value.to_le_bytes());
+        bytes[9..17].copy_from_slice(&value(self.window.start).to_le_bytes());
+        bytes[17..].copy_from_slice(&value(self.window.end).to_le_bytes());
         bytes
     }
 
     fn from_bytes(bytes: &[u8]) -> Self {
         let number = |from: usize| i64::from_le_bytes(bytes[from..from + 8].try_into().expect("eight bytes"));
-        let up_to = if bytes[0] == 0 { Bound::Id(number(9)) } else { Bound::Time(number(9)) };
-        Order { run_id: number(1), up_to }
+        let bound = |from| if bytes[0] == 0 { Bound::Id(number(from)) } else { Bound::Time(number(from)) };
+        Order { run_id: number(1), window: Window { start: bound(9), end: bound(17) } }
     }
 }
 
 /// Starts the process; `None` when `max_worker_processes` is exhausted.
-pub fn start(rollup_name: &str, run_id: i64, up_to: Bound) -> Option<Process> {
+pub fn start(rollup_name: &str, run_id: i64, window: Window) -> Option<Process> {
     let name = format!("rollup_ext job for rollup \"{rollup_name}\"");
-    Process::start(&JOB, &name, background::database(), &Order { run_id, up_to }.to_bytes())
+    Process::start(&JOB, &name, background::database(), &Order { run_id, window }.to_bytes())
 }
 
 #[pg_guard]
@@ -54,8 +55,8 @@ pub extern "C-unwind" fn rollup_ext_job_main(database: pg_sys::Datum) {
     let result = background::transaction(|| {
         // The row stays locked while the run lasts: that tells a new scheduler that it does.
         let Some(name) = history::adopt(order.run_id) else { return };
-        background::show_activity(Some(&activity(&name, order.up_to)));
-        let outcome = run::run(&name, Some(order.up_to)).or_raise();
+        background::show_activity(Some(&activity(&name, order.window.end)));
+        let outcome = run::run(&name, Some(order.window)).or_raise();
         history::succeed(order.run_id, &name, &outcome);
     });
     if let Err(failure) = result {
@@ -84,10 +85,10 @@ mod tests {
 
     #[test]
     fn an_order_survives_the_journey() {
-        for up_to in [Bound::Id(-1), Bound::Id(i64::MAX), Bound::Time(i64::MIN), Bound::Time(7)] {
-            let order = Order { run_id: 4_711, up_to };
+        for (start, end) in [(Bound::Id(-1), Bound::Id(i64::MAX)), (Bound::Time(i64::MIN), Bound::Time(7))] {
+            let order = Order { run_id: 4_711, window: Window { start, end } };
             let mut bytes = [0; 128];
-            bytes[..17].copy_from_slice(&order.to_bytes());
+            bytes[..25].copy_from_slice(&order.to_bytes());
             assert_eq!(Order::from_bytes(&bytes), order);
         }
     }

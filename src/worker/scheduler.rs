@@ -11,7 +11,7 @@ use crate::pg::locks;
 use crate::rollup::catalog::{self, Rollup};
 use crate::rollup::citus;
 use crate::rollup::schedule::Schedule;
-use crate::rollup::window::{self, Bound};
+use crate::rollup::window::{self, Bound, Window};
 use crate::worker::history::{self, State};
 use crate::worker::pending::Pending;
 use crate::worker::{EXTENSION, job, launcher, registry, settings};
@@ -391,6 +391,7 @@ impl Tracked {
 
     /// Starts a run. What stands in its way is tried again at the next tick.
     fn start(&mut self, up_to: Bound) -> Option<Running> {
+        let window = Window { start: self.rollup.position(), end: up_to };
         let name = &self.rollup.name;
         self.held = true;
         let run_id = match background::transaction(|| history::begin(name)) {
@@ -400,7 +401,7 @@ impl Tracked {
                 return None;
             }
         };
-        let Some(process) = job::start(name, run_id, up_to) else {
+        let Some(process) = job::start(name, run_id, window) else {
             launcher::no_process(&format!("could not start a run of rollup \"{name}\""));
             if let Err(failure) = background::transaction(|| history::withdraw(run_id)) {
                 failure.log("a run that did not happen could not be deleted from rollup_runs");
@@ -409,7 +410,7 @@ impl Tracked {
         };
         self.held = false;
         self.ready_since = None;
-        Some(Running { process, run_id, rollup_name: name.clone(), from: self.rollup.position() })
+        Some(Running { process, run_id, rollup_name: name.clone(), from: window.start })
     }
 
     /// It is gone, paused or without a schedule: nobody holds it back any more.
