@@ -95,12 +95,6 @@ impl Process {
             pg_sys::BgwHandleStatus::BGWH_STOPPED | pg_sys::BgwHandleStatus::BGWH_POSTMASTER_DIED
         )
     }
-
-    /// Asks it to end.
-    pub fn terminate(&self) {
-        // SAFETY: the handle came from start().
-        unsafe { pg_sys::TerminateBackgroundWorker(self.0) };
-    }
 }
 
 impl Drop for Process {
@@ -225,15 +219,11 @@ unsafe fn obey_signals() {
 }
 
 /// Ends this process without a word in the log.
+#[allow(unreachable_code, reason = "the bindings of PostgreSQL 18 do not say that proc_exit never returns")]
 pub fn exit() -> ! {
     // SAFETY: runs PostgreSQL's exit handlers.
-    unsafe { pg_sys::proc_exit(0) }
-}
-
-/// Has `callback` run when this process ends, however it ends, while shared memory is still there.
-pub fn at_exit(callback: unsafe extern "C-unwind" fn(i32, pg_sys::Datum)) {
-    // SAFETY: a function of this library, which is never unloaded.
-    unsafe { pg_sys::before_shmem_exit(Some(callback), pg_sys::Datum::from(0)) };
+    unsafe { pg_sys::proc_exit(0) };
+    unreachable!()
 }
 
 /// An error that ended a transaction.

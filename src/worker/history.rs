@@ -121,7 +121,7 @@ fn end(run_id: i64, was_mine: bool, sqlstate: Option<&str>, message: &str) -> Op
 pub fn fail_early(name: &str, failure: &Failure) {
     const RUN: &str = "INSERT INTO @extschema@.rollup_runs (rollup_name, status, finished_at, pid, sqlstate, error) \
         SELECT r.name, 'failed', clock_timestamp(), pg_backend_pid(), $2, $3 \
-          FROM @extschema@.rollups r WHERE r.name = $1";
+          FROM @extschema@.rollups r WHERE r.name = $1 FOR KEY SHARE SKIP LOCKED";
     let sqlstate = failure.sqlstate();
     internally(|| {
         let args = [spi::text(Some(name)), spi::text(Some(&sqlstate)), spi::text(Some(&failure.message))];
@@ -135,7 +135,7 @@ fn count_failure(name: &str, started: Option<i64>, sqlstate: Option<&str>, messa
             consecutive_failures, last_sqlstate, last_error, retry_at) \
         SELECT r.name, COALESCE($2, clock_timestamp()), clock_timestamp(), 1, $3, $4, \
                clock_timestamp() + interval '1 second' \
-          FROM @extschema@.rollups r WHERE r.name = $1 \
+          FROM @extschema@.rollups r WHERE r.name = $1 FOR KEY SHARE SKIP LOCKED \
         ON CONFLICT (rollup_name) DO UPDATE SET last_started_at = EXCLUDED.last_started_at, \
             last_finished_at = EXCLUDED.last_finished_at, \
             consecutive_failures = s.consecutive_failures + 1, last_sqlstate = EXCLUDED.last_sqlstate, \
@@ -152,24 +152,23 @@ pub fn recover(name: &str) {
     internally(|| spi::execute(&sql(RECOVER), &[spi::text(Some(name))]));
 }
 
-/// The runs that a scheduler before this one began and whose process is gone; each becomes a failure.
-pub fn settle_all() {
-    const ORPHANS: &str =
-        "SELECT h.run_id FROM @extschema@.rollup_runs h WHERE h.status = 'running' FOR UPDATE SKIP LOCKED";
-    const UNBLOCK: &str = "UPDATE @extschema@.rollup_state SET blocked_by = NULL, blocked_since = NULL WHERE blocked_since IS NOT NULL";
-    let orphans = internally(|| {
+/// The runs that a scheduler before this one began and whose process is gone; forgets whom it saw in the way.
+pub fn orphans() -> Vec<i64> {
+    const ORPHANS: &str = "SELECT h.run_id FROM @extschema@.rollup_runs h WHERE h.status = 'running' \
+        FOR UPDATE SKIP LOCKED";
+    const UNBLOCK: &str = "UPDATE @extschema@.rollup_state SET blocked_by = NULL, blocked_since = NULL \
+        WHERE rollup_name IN (SELECT s.rollup_name FROM @extschema@.rollup_state s \
+            WHERE s.blocked_since IS NOT NULL FOR NO KEY UPDATE SKIP LOCKED)";
+    internally(|| {
         spi::execute(&sql(UNBLOCK), &[]);
-        spi::query(&sql(ORPHANS), &[], |row| row.int8(1))
-    });
-    for run_id in orphans.into_iter().flatten() {
-        settle(run_id);
-    }
+        spi::query(&sql(ORPHANS), &[], |row| row.int8(1)).into_iter().flatten().collect()
+    })
 }
 
 /// Writes down who holds a rollup back and since when; `None`: nobody.
 pub fn set_blocked(name: &str, blocked: Option<&(i64, Vec<i32>)>) {
     const BLOCKED: &str = "INSERT INTO @extschema@.rollup_state AS s (rollup_name, blocked_by, blocked_since) \
-        SELECT r.name, $2::int[], $3 FROM @extschema@.rollups r WHERE r.name = $1 \
+        SELECT r.name, $2::int[], $3 FROM @extschema@.rollups r WHERE r.name = $1 FOR KEY SHARE SKIP LOCKED \
         ON CONFLICT (rollup_name) DO UPDATE SET blocked_by = EXCLUDED.blocked_by, \
             blocked_since = EXCLUDED.blocked_since";
     let pids = blocked.map(|(_, pids)| {

@@ -63,10 +63,12 @@ struct Running {
 struct Scheduler {
     rollups: Vec<Tracked>,
     running: Vec<Running>,
-    /// Runs whose process is gone, to be written down.
+    /// Runs whose process is gone.
     ended: Vec<Running>,
-    /// Whether what an earlier scheduler left behind is cleared up.
-    settled: bool,
+    /// Numbers of runs to be written down as failed if they left no result.
+    unsettled: Vec<i64>,
+    /// Whether what an earlier scheduler left behind was found.
+    is_set_up: bool,
     /// How many calls of [`crate::worker::wake`] were heard.
     wakes: u32,
     refresh_at: i64,
@@ -116,9 +118,10 @@ impl Scheduler {
         let woken = wakes != self.wakes && self.failures == 0;
         if woken || any_ended || any_due || now >= self.refresh_at {
             self.wakes = wakes;
+            self.settle();
             self.refresh(now);
         }
-        if self.failures > 0 {
+        if self.failures > 0 || !self.is_set_up {
             return self.refresh_at;
         }
         for tracked in &mut self.rollups {
@@ -133,22 +136,39 @@ impl Scheduler {
     /// Notices runs whose process has ended.
     fn reap(&mut self) -> bool {
         let ended: Vec<Running> = self.running.extract_if(.., |run| run.process.has_ended()).collect();
-        for _ in &ended {
+        for run in &ended {
             registry::give_place();
+            self.unsettled.push(run.run_id);
         }
         self.ended.extend(ended);
         !self.ended.is_empty()
     }
 
+    /// Writes down which runs left no result. One whose row somebody else holds is tried again at the next refresh.
+    fn settle(&mut self) {
+        self.unsettled.retain(|run_id| match background::transaction(|| history::settle(*run_id)) {
+            Ok(_) => false,
+            Err(failure) => {
+                failure.log("a run without a result could not be written down");
+                true
+            }
+        });
+    }
+
     /// Reads the catalog again. Ends the process where the extension is gone.
     fn refresh(&mut self, now: i64) {
         match background::transaction(|| self.read()) {
-            Ok(Some((rollups, states))) => {
+            Ok(Some((rollups, states, orphans))) => {
                 registry::serve();
-                self.settled = true;
+                self.is_set_up = true;
                 self.failures = 0;
                 self.refresh_at = now + settings::launcher_naptime().as_micros() as i64;
                 self.update(rollups, states, now);
+                if !orphans.is_empty() {
+                    self.unsettled.extend(orphans);
+                    self.settle();
+                    self.refresh_at = now;
+                }
             }
             Ok(None) if registry::leave(self.wakes) => background::exit(),
             // Somebody created it just now.
@@ -161,21 +181,16 @@ impl Scheduler {
         }
     }
 
-    /// What there is to look after; `None` where the extension is not installed.
-    fn read(&self) -> Option<(Vec<Rollup>, Vec<State>)> {
+    /// What there is to look after, and what was left behind; `None` where the extension is not installed.
+    fn read(&self) -> Option<(Vec<Rollup>, Vec<State>, Vec<i64>)> {
         if !background::has_extension(EXTENSION) {
             return None;
         }
-        if !self.settled {
-            history::settle_all();
-        }
-        for run in &self.ended {
-            history::settle(run.run_id);
-        }
+        let orphans = if self.is_set_up { Vec::new() } else { history::orphans() };
         if !catalog::internally(citus::is_coordinator) {
-            return Some(Default::default());
+            return Some((Vec::new(), Vec::new(), orphans));
         }
-        Some((catalog::scheduled().or_raise(), history::states()))
+        Some((catalog::scheduled().or_raise(), history::states(), orphans))
     }
 
     /// Takes in what the catalog says now.
