@@ -135,9 +135,20 @@ impl Select {
     /// # Safety
     /// `query` is a live analysed SELECT that nobody else uses.
     unsafe fn of(query: *mut pg_sys::Query) -> Select {
-        // The order of rows means nothing in a table.
+        // The order of rows means nothing in a table; what it was computed from goes with it.
         // SAFETY: by contract.
-        unsafe { (*query).sortClause = std::ptr::null_mut() };
+        unsafe {
+            let query = &mut *query;
+            query.sortClause = std::ptr::null_mut();
+            let grouped = group_references(query);
+            let mut kept = PgList::<pg_sys::TargetEntry>::new();
+            for entry in PgList::<pg_sys::TargetEntry>::from_pg(query.targetList).iter_ptr() {
+                if !(*entry).resjunk || grouped.contains(&(*entry).ressortgroupref) {
+                    kept.push(entry);
+                }
+            }
+            query.targetList = kept.into_pg();
+        }
         Select(query)
     }
 
@@ -201,8 +212,33 @@ impl Select {
         Ok(())
     }
 
-    /// The query as SQL for the present search_path: what that would not find, or find elsewhere, is qualified.
-    pub fn to_sql(&self) -> String {
+    /// The query as SQL for the present search_path: what that would not find, or find elsewhere, is qualified. Where
+    /// SQL has no way to name an operator (JOIN USING, IS DISTINCT FROM, CASE x WHEN), it is an error if another one
+    /// would be found by now.
+    pub fn to_sql(&self) -> Result<String> {
+        let sql = self.deparse();
+        let (reread, _) = Select::parse(&sql)?;
+        if reread.calls() == self.calls() {
+            return Ok(sql);
+        }
+        Err(Error::new(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "an operator or function of the query is found in another schema by now",
+        )
+        .detail("One with the same name and better fitting types was created in a schema of the rollup's search_path.")
+        .hint("Drop it, or drop the rollup and register it again."))
+    }
+
+    /// All operators and functions in the query, in a fixed order.
+    fn calls(&self) -> Vec<u32> {
+        let mut facts = Facts::default();
+        // SAFETY: an analysed tree; the walker gets the context it expects.
+        unsafe { walk(self.0.cast(), (&raw mut facts).cast()) };
+        facts.calls.sort();
+        facts.calls
+    }
+
+    fn deparse(&self) -> String {
         // SAFETY: the deparser reads the tree and returns a palloc'd string.
         unsafe {
             let text = pg_sys::pg_get_querydef(self.0, true);
@@ -232,10 +268,7 @@ impl Select {
                 }
             }
 
-            let grouped: Vec<u32> = PgList::<pg_sys::SortGroupClause>::from_pg(query.groupClause)
-                .iter_ptr()
-                .map(|clause| (*clause).tleSortGroupRef)
-                .collect();
+            let grouped = group_references(query);
             let (mut columns, mut hidden_keys) = (Vec::new(), Vec::new());
             for entry in PgList::<pg_sys::TargetEntry>::from_pg(query.targetList).iter_ptr() {
                 let is_key = (*entry).ressortgroupref != 0 && grouped.contains(&(*entry).ressortgroupref);
@@ -262,6 +295,18 @@ impl Select {
                 reads_clock: facts.reads_clock,
             }
         }
+    }
+}
+
+/// The numbers by which GROUP BY refers to entries of the target list.
+///
+/// # Safety
+/// `query` is a live analysed tree.
+unsafe fn group_references(query: &pg_sys::Query) -> Vec<u32> {
+    // SAFETY: by contract.
+    unsafe {
+        let clauses = PgList::<pg_sys::SortGroupClause>::from_pg(query.groupClause);
+        clauses.iter_ptr().map(|clause| (*clause).tleSortGroupRef).collect()
     }
 }
 
@@ -393,6 +438,7 @@ struct Facts {
     depth: usize,
     nested: Vec<Oid>,
     aggregates: Vec<String>,
+    calls: Vec<u32>,
     reads_clock: bool,
 }
 
@@ -409,7 +455,7 @@ unsafe extern "C-unwind" fn walk(node: *mut pg_sys::Node, context: *mut c_void) 
         match (*node).type_ {
             pg_sys::NodeTag::T_Query => {
                 facts.depth += 1;
-                let flags = pg_sys::QTW_EXAMINE_RTES_BEFORE as i32;
+                let flags = (pg_sys::QTW_EXAMINE_RTES_BEFORE | pg_sys::QTW_IGNORE_JOINALIASES) as i32;
                 pg_sys::query_tree_walker(node.cast(), Some(walk), context, flags);
                 let facts = &mut *(context as *mut Facts);
                 facts.depth -= 1;
@@ -425,6 +471,20 @@ unsafe extern "C-unwind" fn walk(node: *mut pg_sys::Node, context: *mut c_void) 
             pg_sys::NodeTag::T_Aggref => {
                 let call = &*(node as *mut pg_sys::Aggref);
                 facts.aggregates.push(name(pg_sys::get_func_name(call.aggfnoid)));
+                facts.calls.push(call.aggfnoid.to_u32());
+            }
+            pg_sys::NodeTag::T_OpExpr | pg_sys::NodeTag::T_DistinctExpr | pg_sys::NodeTag::T_NullIfExpr => {
+                facts.calls.push((*(node as *mut pg_sys::OpExpr)).opno.to_u32());
+            }
+            pg_sys::NodeTag::T_ScalarArrayOpExpr => {
+                facts.calls.push((*(node as *mut pg_sys::ScalarArrayOpExpr)).opno.to_u32());
+            }
+            pg_sys::NodeTag::T_RowCompareExpr => {
+                let operators = (*(node as *mut pg_sys::RowCompareExpr)).opnos;
+                facts.calls.extend(PgList::<Oid>::from_pg(operators).iter_oid().map(|oid| oid.to_u32()));
+            }
+            pg_sys::NodeTag::T_WindowFunc => {
+                facts.calls.push((*(node as *mut pg_sys::WindowFunc)).winfnoid.to_u32())
             }
             pg_sys::NodeTag::T_SQLValueFunction => {
                 use pg_sys::SQLValueFunctionOp::*;
@@ -442,6 +502,7 @@ unsafe extern "C-unwind" fn walk(node: *mut pg_sys::Node, context: *mut c_void) 
             pg_sys::NodeTag::T_FuncExpr => {
                 let function = (*(node as *mut pg_sys::FuncExpr)).funcid;
                 facts.reads_clock |= CLOCK.contains(&function.to_u32());
+                facts.calls.push(function.to_u32());
             }
             _ => {}
         }

@@ -99,12 +99,12 @@ impl Definition {
     }
 
     /// The SELECT, restricted as it is by now.
-    pub fn select_sql(&self) -> String {
+    pub fn select_sql(&self) -> Result<String> {
         self.select.to_sql()
     }
 
     /// The statement that aggregates the events and merges them into `target`.
-    pub fn merge_sql(&self, target: &str) -> String {
+    pub fn merge_sql(&self, target: &str) -> Result<String> {
         let merges: Vec<_> = self
             .measures
             .iter()
@@ -122,13 +122,13 @@ impl Definition {
             format!("DO UPDATE SET\n    {}", merges.join(",\n    "))
         };
         let key = if self.keys.is_empty() { "(true)".into() } else { self.key_list() };
-        format!("{}\nON CONFLICT ({key}) {action}", self.fill_sql(target))
+        Ok(format!("{}\nON CONFLICT ({key}) {action}", self.fill_sql(target)?))
     }
 
     /// The statement that aggregates the events into `target`, which has none of their groups. The rows come in the
     /// order of the unique index: a merge into neighbouring pages takes half the time of one all over the table.
-    pub fn fill_sql(&self, target: &str) -> String {
-        let select = self.select_sql();
+    pub fn fill_sql(&self, target: &str) -> Result<String> {
+        let select = self.select_sql()?;
         let order: Vec<_> = self
             .columns
             .iter()
@@ -137,16 +137,16 @@ impl Definition {
             .map(|(i, _)| (i + 1).to_string())
             .collect();
         let order = if order.is_empty() { String::new() } else { format!("\nORDER BY {}", order.join(", ")) };
-        format!("INSERT INTO {target} AS stored ({})\n{select}{order}", self.column_list())
+        Ok(format!("INSERT INTO {target} AS stored ({})\n{select}{order}", self.column_list()))
     }
 
     /// As [`Self::fill_sql`], of the groups that `filter` (a WHERE clause or nothing) lets through.
-    pub fn refill_sql(&self, target: &str, filter: &str) -> String {
+    pub fn refill_sql(&self, target: &str, filter: &str) -> Result<String> {
         let columns = self.column_list();
-        format!(
+        Ok(format!(
             "INSERT INTO {target} ({columns})\nSELECT {columns} FROM (\n{}\n) AS fresh{filter}",
-            self.select_sql()
-        )
+            self.select_sql()?
+        ))
     }
 
     /// The columns of the group key, as a list of SQL.

@@ -178,7 +178,7 @@ pub fn explain(name: &str) -> Result<Vec<String>> {
         Kind::Declarative { target_name, .. } => {
             let mut definition = run::load_definition(&rollup)?;
             run::restrict(&mut definition, &rollup, window)?;
-            definition.merge_sql(target_name)
+            definition.merge_sql(target_name)?
         }
         Kind::Command(command) => {
             lines.push("Command:".into());

@@ -148,8 +148,8 @@ fn aggregate(rollup: &Rollup, window: Window) -> Result<u64> {
             let _session = AsRollup::new(rollup);
             let is_first_fill = rollup.is_at_beginning() && !target::has_rows(target_name);
             let statement = match is_first_fill {
-                true => definition.fill_sql(target_name),
-                false => definition.merge_sql(target_name),
+                true => definition.fill_sql(target_name)?,
+                false => definition.merge_sql(target_name)?,
             };
             Ok(spi::execute(&statement, &[]))
         }

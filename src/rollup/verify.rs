@@ -66,7 +66,7 @@ pub fn verify(name: &str, range: Range) -> Result<Vec<Difference>> {
         columns = if keys.is_empty() { String::new() } else { format!("{keys}, ") },
         group = if keys.is_empty() { "()" } else { &keys },
         differ = differ.concat(),
-        select = definition.select_sql(),
+        select = definition.select_sql()?,
     );
     Ok(spi::query(&statement, &[], |row| Difference {
         key: row.text(1).unwrap_or_default(),
@@ -128,7 +128,7 @@ pub fn refresh(name: &str, range: Range) -> Result<i64> {
     let _session = AsRollup::new(&rollup);
     let filter = bucket_filter(&definition, &rollup, target, range)?;
     spi::execute(&format!("DELETE FROM {target}{filter}"), &[]);
-    Ok(spi::execute(&definition.refill_sql(target, &filter), &[]) as i64)
+    Ok(spi::execute(&definition.refill_sql(target, &filter)?, &[]) as i64)
 }
 
 /// The definition over all events that the rollup has aggregated.
