@@ -20,6 +20,8 @@ CREATE TABLE rollups (
     owner                  regrole NOT NULL,
     search_path            text NOT NULL,
     time_zone              text NOT NULL,
+    sequence_file          oid,
+    position_snapshot      pg_snapshot,
     created_at             timestamptz NOT NULL DEFAULT pg_catalog.now(),
     CHECK (name <> ''),
     CHECK ((id_sequence IS NULL) <> (time_column IS NULL)),
@@ -47,6 +49,8 @@ COMMENT ON COLUMN rollups.paused IS 'whether runs are suspended';
 COMMENT ON COLUMN rollups.owner IS 'role that the rollup runs as';
 COMMENT ON COLUMN rollups.search_path IS 'search_path that the rollup runs with';
 COMMENT ON COLUMN rollups.time_zone IS 'time zone that the rollup runs with';
+COMMENT ON COLUMN rollups.sequence_file IS 'file of the sequence at the last run: another one tells that the sequence was restarted or altered';
+COMMENT ON COLUMN rollups.position_snapshot IS 'snapshot in which the position was moved: it saw every event up to there';
 COMMENT ON COLUMN rollups.created_at IS 'when it was registered';
 
 CREATE TABLE rollup_merge_rules (

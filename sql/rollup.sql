@@ -64,7 +64,7 @@ COMMENT ON FUNCTION pause_rollup(text) IS 'suspends the runs of a rollup, schedu
 
 CREATE FUNCTION resume_rollup(rollup_name text) RETURNS void
 AS 'MODULE_PATHNAME', 'rollup_ext_resume_rollup' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION resume_rollup(text) IS 'ends the pause of a rollup; the next run continues at its position';
+COMMENT ON FUNCTION resume_rollup(text) IS 'ends the pause of a rollup; the next run continues at its position, also when its sequence was altered meanwhile';
 
 CREATE FUNCTION alter_rollup(
     rollup_name text,
@@ -172,6 +172,8 @@ BEGIN
         NEW.time_column, NEW.schedule, by_hand);
     NEW.id_sequence := found.id_sequence_found;
     NEW.id_column := found.id_column;
+    NEW.sequence_file := pg_catalog.pg_relation_filenode(NEW.id_sequence);
+    NEW.position_snapshot := pg_catalog.pg_current_snapshot();
     NEW.event_id_sequence_name := COALESCE(NEW.event_id_sequence_name, found.id_sequence_found::pg_catalog.text);
     NEW.last_aggregated_id := COALESCE(NEW.last_aggregated_id, 0);
     NEW.owner := COALESCE(NEW.owner, pg_catalog.quote_ident(CURRENT_USER)::pg_catalog.regrole);

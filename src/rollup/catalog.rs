@@ -21,6 +21,8 @@ pub struct Rollup {
     pub id_sequence: Option<Oid>,
     pub id_column: Option<String>,
     pub time_column: Option<String>,
+    /// The file of the sequence when the rollup last ran, see [`crate::rollup::trust`].
+    pub sequence_file: Option<Oid>,
     pub last_aggregated_id: i64,
     /// Microseconds since 2000-01-01 UTC.
     pub last_aggregated_time: Option<i64>,
@@ -58,7 +60,7 @@ const COLUMNS: &str = "r.name, r.source::oid, r.source::text, \
       ORDER BY a.attname = r.id_column DESC LIMIT 1), \
      r.id_column), r.time_column, r.last_aggregated_id, r.last_aggregated_time, \
      r.definition::oid, r.target::oid, (SELECT c.oid::regclass::text FROM pg_class c WHERE c.oid = r.target), r.command, r.schedule, \
-     r.batch_size, r.paused, r.owner::oid, r.search_path, r.time_zone";
+     r.batch_size, r.paused, r.owner::oid, r.search_path, r.time_zone, r.sequence_file";
 
 fn read(row: &Row) -> Rollup {
     Rollup {
@@ -83,6 +85,7 @@ fn read(row: &Row) -> Rollup {
         owner: row.oid(16).unwrap_or(Oid::INVALID),
         search_path: row.text(17).unwrap_or_default(),
         time_zone: row.text(18).unwrap_or_default(),
+        sequence_file: row.oid(19),
     }
 }
 
@@ -200,12 +203,26 @@ pub fn advance(rollup: &Rollup, to: Bound) -> Result<()> {
         Bound::Id(id) => ("last_aggregated_id", spi::int8(Some(id))),
         Bound::Time(time) => ("last_aggregated_time", spi::timestamptz(Some(time))),
     };
-    let moved = update(&rollup.name, column, value);
+    let moved = internally(|| {
+        let query = format!(
+            "UPDATE @extschema@.rollups SET {column} = $2, position_snapshot = pg_current_snapshot() WHERE name = $1"
+        );
+        spi::execute(&sql(&query), &[spi::text(Some(&rollup.name)), value])
+    });
     // SKIP LOCKED and a concurrent drop are the only ways to lose the row, and the lock excludes both.
     if moved == 1 {
         return Ok(());
     }
     Err(Error::new(ERRCODE_LOCK_NOT_AVAILABLE, format!("rollup \"{}\" is gone", rollup.name)))
+}
+
+/// Takes the sequence of a rollup as it is now, and all ids up to the position for aggregated.
+pub fn accept_sequence(name: &str) {
+    internally(|| {
+        let query = "UPDATE @extschema@.rollups SET sequence_file = pg_relation_filenode(id_sequence), \
+             position_snapshot = pg_current_snapshot() WHERE name = $1";
+        spi::execute(&sql(query), &[spi::text(Some(name))])
+    });
 }
 
 /// Sets one column of one rollup; returns how many rows that changed.

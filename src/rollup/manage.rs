@@ -22,6 +22,9 @@ fn owned(name: &str) -> Result<Rollup> {
 pub fn set_paused(name: &str, paused: bool) -> Result<()> {
     owned(name)?;
     catalog::update(name, "paused", spi::boolean(paused));
+    if !paused {
+        catalog::accept_sequence(name);
+    }
     Ok(())
 }
 
@@ -159,6 +162,7 @@ pub fn reset(name: &str) -> Result<()> {
             catalog::update(name, "last_aggregated_time", spi::timestamptz(None));
         }
     }
+    catalog::accept_sequence(name);
     Ok(())
 }
 

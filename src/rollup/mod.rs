@@ -17,6 +17,7 @@ pub mod run;
 pub mod schedule;
 pub mod source;
 pub mod target;
+pub mod trust;
 pub mod verify;
 pub mod window;
 

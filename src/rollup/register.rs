@@ -15,6 +15,7 @@ use crate::rollup::definition::Definition;
 use crate::rollup::schedule::Schedule;
 use crate::rollup::source::{self, Order};
 use crate::rollup::target;
+use crate::rollup::trust;
 
 /// The arguments of `register_rollup`, as they were given.
 #[derive(Default)]
@@ -79,10 +80,16 @@ pub fn resolve(
     };
     Ok(match order {
         Order::Id { sequence, column } => {
-            catalog::internally(|| source::check_sequence(sequence))?;
+            catalog::internally(|| {
+                source::check_sequence(sequence)?;
+                trust::check_origin(source, &column)
+            })?;
             Resolved { source, id_sequence: Some(sequence), id_column: Some(column) }
         }
-        Order::Time { .. } => Resolved { source, id_sequence: None, id_column: None },
+        Order::Time { column } => {
+            catalog::internally(|| trust::check_origin(source, &column))?;
+            Resolved { source, id_sequence: None, id_column: None }
+        }
     })
 }
 

@@ -9,7 +9,7 @@ use crate::pg::spi;
 use crate::rollup::catalog::{self, Kind, Rollup};
 use crate::rollup::definition::Definition;
 use crate::rollup::target;
-use crate::rollup::window::{self, Bound, Window};
+use crate::rollup::window::{self, Bound, Safe, Window};
 
 use pgrx::pg_sys;
 
@@ -45,7 +45,7 @@ impl Outcome {
 /// Runs a rollup. By hand (`safe` is None) it waits: for another run of the same rollup, then for the writers that
 /// may still add to the window. The worker passes the window that it knows to be safe, and skips a rollup that somebody
 /// else is running.
-pub fn run(name: &str, safe: Option<Window>) -> Result<Outcome> {
+pub fn run(name: &str, safe: Option<Safe>) -> Result<Outcome> {
     let started = clock();
     let rollup = match safe {
         None => catalog::lock(name)?,

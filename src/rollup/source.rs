@@ -253,8 +253,9 @@ pub fn clock_zone(rollup: &Rollup) -> Result<Option<String>> {
 /// The last id drawn from the sequence (0 when none was), after making sure that its order can be trusted. Called
 /// under `catalog::internally`.
 pub fn sequence_head(rollup: &Rollup, sequence: Oid) -> Result<i64> {
-    check_sequence(sequence)?;
+    // In this order: a CACHE that is set later concerns later ids only.
     let head = last_value(sequence);
+    check_sequence(sequence)?;
     let position = rollup.last_aggregated_id;
     if head.map_or(position > 0, |head| head < position) {
         return Err(Error::new(
@@ -315,7 +316,8 @@ fn check_unnumbered(rollup: &Rollup, sequence: Oid) -> Result<()> {
 /// Refuses a sequence whose numbers do not come up in order.
 pub fn check_sequence(sequence: Oid) -> Result<()> {
     let facts = spi::query_one(
-        "SELECT seqincrement, seqcache, seqcycle, seqrelid::regclass::text FROM pg_sequence WHERE seqrelid = $1",
+        "SELECT seqincrement, seqcache, seqcycle, seqrelid::regclass::text, relpersistence = 'u' \
+           FROM pg_sequence JOIN pg_class ON oid = seqrelid WHERE seqrelid = $1",
         &[spi::oid(Some(sequence))],
         |row| {
             (
@@ -323,10 +325,11 @@ pub fn check_sequence(sequence: Oid) -> Result<()> {
                 row.int8(2).unwrap_or(1),
                 row.boolean(3),
                 row.text(4).unwrap_or_default(),
+                row.boolean(5),
             )
         },
     );
-    let Some((increment, cache, cycles, name)) = facts else {
+    let Some((increment, cache, cycles, name, is_unlogged)) = facts else {
         return Err(Error::new(
             ERRCODE_UNDEFINED_TABLE,
             "the sequence of the event table does not exist any more",
@@ -343,6 +346,8 @@ pub fn check_sequence(sequence: Oid) -> Result<()> {
             "Ids that a session drew ahead appear after larger ones were aggregated.",
             "CACHE 1",
         )
+    } else if is_unlogged {
+        ("is unlogged", "A crash sets it back to its start, and ids would be given out again.", "SET LOGGED")
     } else {
         return Ok(());
     };

@@ -10,9 +10,11 @@ use crate::rollup::catalog::{self, Rollup};
 use crate::rollup::citus;
 use crate::rollup::run::AsRollup;
 use crate::rollup::source;
+use crate::rollup::trust;
 use std::time::Duration;
 
 use pgrx::PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_STATE;
+use pgrx::pg_sys::Oid;
 
 /// How long the worker lets the nodes of a Citus cluster finish a commit before it comes back at the next tick.
 const PREPARED_PATIENCE: Duration = Duration::from_millis(200);
@@ -44,6 +46,15 @@ impl Window {
 pub struct Observation {
     pub head: Bound,
     pub writers: Vec<Writer>,
+    /// The file of the sequence before its head was read.
+    pub sequence_file: Oid,
+}
+
+/// A window that its finder knows to be safe, as long as the sequence is the one it looked at.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Safe {
+    pub window: Window,
+    pub sequence_file: Oid,
 }
 
 /// Looks without waiting: the head first, the writers after it, in that order.
@@ -56,20 +67,34 @@ pub fn observe(rollup: &Rollup) -> Result<Observation> {
             // A session that prepares its transaction meanwhile is seen by one of the two.
             let head = Bound::Time(time_horizon(rollup)?);
             let writers = locks::writers(&tables).into_iter().filter(|writer| writer.pid == 0).collect();
-            return Ok(Observation { head, writers });
+            let column = rollup.time_column.as_deref().unwrap_or_default();
+            trust::check_origin(rollup.source, column)?;
+            return Ok(Observation { head, writers, sequence_file: Oid::INVALID });
         };
         citus::check_no_other_writers(rollup, sequence)?;
+        let sequence_file = trust::sequence_file(sequence);
         let head = source::sequence_head(rollup, sequence)?;
+        trust::check_origin(rollup.source, rollup.id_column.as_deref().unwrap_or_default())?;
         // Writers that draw ids hold the sequence; those that bring their own hold the table or a partition of it.
         let mut relations = tables;
         relations.push(sequence);
-        Ok(Observation { head: Bound::Id(head), writers: locks::writers(&relations) })
+        Ok(Observation { head: Bound::Id(head), writers: locks::writers(&relations), sequence_file })
+    })
+}
+
+/// Whether what was seen of the sequence still holds: it was neither restarted nor moved back, so that nobody draws
+/// an id below the head that was seen.
+fn still_holds(rollup: &Rollup, seen: &Observation) -> bool {
+    let (Some(sequence), Bound::Id(head)) = (rollup.id_sequence, seen.head) else { return true };
+    catalog::internally(|| {
+        let has_reached = source::last_value(sequence).is_none_or(|last| last >= head);
+        has_reached && trust::sequence_file(sequence) == seen.sequence_file
     })
 }
 
 /// The window that a run takes now. Without `safe` it waits for the writers that are open; with it, the caller knows
 /// from a while ago that everything in there is complete.
-pub fn next(rollup: &Rollup, safe: Option<Window>) -> Result<Window> {
+pub fn next(rollup: &Rollup, safe: Option<Safe>) -> Result<Window> {
     if session::has_fixed_snapshot() {
         return Err(Error::new(
             ERRCODE_INVALID_TRANSACTION_STATE,
@@ -79,19 +104,30 @@ pub fn next(rollup: &Rollup, safe: Option<Window>) -> Result<Window> {
         .hint("SET TRANSACTION ISOLATION LEVEL READ COMMITTED; or run it in a transaction of its own."));
     }
     let start = rollup.position();
-    let seen = observe(rollup)?;
-    let end = match safe {
-        None => {
+    let (end, file) = match safe {
+        None => loop {
+            let seen = observe(rollup)?;
             locks::wait_for(&seen.writers);
             citus::wait_for_prepared(None)?;
-            seen.head
-        }
-        Some(safe) => {
-            // Since the caller looked, the rollup may have been reset, and its sequence moved back and forth.
-            let is_stale = safe.start != start || matches!(seen.head, Bound::Id(_)) && seen.head < safe.end;
-            if is_stale || !citus::wait_for_prepared(Some(PREPARED_PATIENCE))? { start } else { safe.end }
+            if still_holds(rollup, &seen) {
+                break (seen.head, seen.sequence_file);
+            }
+        },
+        Some(Safe { window, sequence_file }) => {
+            let seen = observe(rollup)?;
+            // Since the caller looked, the rollup may have been reset, and its sequence restarted or moved back.
+            let is_stale = window.start != start
+                || sequence_file != seen.sequence_file
+                || matches!(seen.head, Bound::Id(_)) && seen.head < window.end;
+            if is_stale || !citus::wait_for_prepared(Some(PREPARED_PATIENCE))? {
+                return Ok(Window { start, end: start });
+            }
+            (window.end, sequence_file)
         }
     };
+    if let Some(sequence) = rollup.id_sequence {
+        trust::check_restart(rollup, sequence, file)?;
+    }
     limit_to_batch(rollup, Window { start, end: end.max(start) })
 }
 

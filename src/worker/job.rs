@@ -6,7 +6,7 @@ use pgrx::{pg_guard, pg_sys};
 use crate::error::OrRaise;
 use crate::pg::background::{self, Kind, Process};
 use crate::rollup::run;
-use crate::rollup::window::{Bound, Window};
+use crate::rollup::window::{Bound, Safe, Window};
 use crate::worker::history;
 
 const JOB: Kind = Kind { backend_type: "rollup_ext job", entry: "rollup_ext_job_main" };
@@ -15,33 +15,36 @@ const JOB: Kind = Kind { backend_type: "rollup_ext job", entry: "rollup_ext_job_
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Order {
     run_id: i64,
-    window: Window,
+    safe: Safe,
 }
 
 impl Order {
-    fn to_bytes(self) -> [u8; 25] {
+    fn to_bytes(self) -> [u8; 29] {
         let value = |bound| match bound {
             Bound::Id(id) => id,
             Bound::Time(time) => time,
         };
-        let mut bytes = [matches!(self.window.end, Bound::Time(_)) as u8; 25];
+        let mut bytes = [matches!(self.safe.window.end, Bound::Time(_)) as u8; 29];
         bytes[1..9].copy_from_slice(&self.run_id.to_le_bytes());
-        bytes[9..17].copy_from_slice(&value(self.window.start).to_le_bytes());
-        bytes[17..].copy_from_slice(&value(self.window.end).to_le_bytes());
+        bytes[9..17].copy_from_slice(&value(self.safe.window.start).to_le_bytes());
+        bytes[17..25].copy_from_slice(&value(self.safe.window.end).to_le_bytes());
+        bytes[25..].copy_from_slice(&self.safe.sequence_file.to_u32().to_le_bytes());
         bytes
     }
 
     fn from_bytes(bytes: &[u8]) -> Self {
         let number = |from: usize| i64::from_le_bytes(bytes[from..from + 8].try_into().expect("eight bytes"));
         let bound = |from| if bytes[0] == 0 { Bound::Id(number(from)) } else { Bound::Time(number(from)) };
-        Order { run_id: number(1), window: Window { start: bound(9), end: bound(17) } }
+        let file = u32::from_le_bytes(bytes[25..29].try_into().expect("four bytes"));
+        let window = Window { start: bound(9), end: bound(17) };
+        Order { run_id: number(1), safe: Safe { window, sequence_file: pg_sys::Oid::from(file) } }
     }
 }
 
 /// Starts the process; `None` when `max_worker_processes` is exhausted.
-pub fn start(rollup_name: &str, run_id: i64, window: Window) -> Option<Process> {
+pub fn start(rollup_name: &str, run_id: i64, safe: Safe) -> Option<Process> {
     let name = format!("rollup_ext job for rollup \"{rollup_name}\"");
-    Process::start(&JOB, &name, background::database(), &Order { run_id, window }.to_bytes())
+    Process::start(&JOB, &name, background::database(), &Order { run_id, safe }.to_bytes())
 }
 
 #[pg_guard]
@@ -55,8 +58,8 @@ pub extern "C-unwind" fn rollup_ext_job_main(database: pg_sys::Datum) {
     let result = background::transaction(|| {
         // The row stays locked while the run lasts: that tells a new scheduler that it does.
         let Some(name) = history::adopt(order.run_id) else { return };
-        background::show_activity(Some(&activity(&name, order.window.end)));
-        let outcome = run::run(&name, Some(order.window)).or_raise();
+        background::show_activity(Some(&activity(&name, order.safe.window.end)));
+        let outcome = run::run(&name, Some(order.safe)).or_raise();
         history::succeed(order.run_id, &name, &outcome);
     });
     if let Err(failure) = result {
@@ -86,9 +89,10 @@ mod tests {
     #[test]
     fn an_order_survives_the_journey() {
         for (start, end) in [(Bound::Id(-1), Bound::Id(i64::MAX)), (Bound::Time(i64::MIN), Bound::Time(7))] {
-            let order = Order { run_id: 4_711, window: Window { start, end } };
+            let safe = Safe { window: Window { start, end }, sequence_file: pg_sys::Oid::from(16_384) };
+            let order = Order { run_id: 4_711, safe };
             let mut bytes = [0; 128];
-            bytes[..25].copy_from_slice(&order.to_bytes());
+            bytes[..29].copy_from_slice(&order.to_bytes());
             assert_eq!(Order::from_bytes(&bytes), order);
         }
     }

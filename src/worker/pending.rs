@@ -1,5 +1,7 @@
 //! Looks at a rollup's head that are not known to be safe yet.
 
+use pgrx::pg_sys;
+
 use crate::pg::locks::Writer;
 use crate::rollup::window::{Bound, Observation};
 
@@ -17,16 +19,19 @@ struct Look {
 pub struct Pending {
     looks: Vec<Look>,
     safe: Option<Bound>,
+    /// The file of the sequence that all of it is about.
+    sequence_file: pg_sys::Oid,
 }
 
 impl Pending {
     /// Adds a look taken at `now` at a rollup that has come to `position`.
     pub fn add(&mut self, seen: Observation, position: Bound, now: i64) {
         let highest = self.looks.last().map(|look| look.head).max(self.safe);
-        if highest.is_some_and(|highest| seen.head < highest) {
+        if highest.is_some_and(|highest| seen.head < highest) || seen.sequence_file != self.sequence_file {
             // The source was reset: what was seen before is about other events.
-            *self = Pending::default();
+            *self = Pending { sequence_file: seen.sequence_file, ..Default::default() };
         }
+        let highest = self.looks.last().map(|look| look.head).max(self.safe);
         // The same head again can only have more writers to wait for, none of them below it.
         if seen.head > position && highest.is_none_or(|highest| seen.head != highest) {
             self.looks.push(Look { head: seen.head, open: seen.writers, since: now });
@@ -61,6 +66,11 @@ impl Pending {
         self.safe
     }
 
+    /// The file of the sequence that [`Self::safe`] is about.
+    pub fn sequence_file(&self) -> pg_sys::Oid {
+        self.sequence_file
+    }
+
     /// Whether anything waits for a writer.
     pub fn is_waiting(&self) -> bool {
         !self.looks.is_empty()
@@ -86,7 +96,11 @@ mod tests {
 
     /// Adds a look, then settles with these writers still open.
     fn look(pending: &mut Pending, head: i64, open: &[i32], now: i64) {
-        let seen = Observation { head: Bound::Id(head), writers: writers(open) };
+        let seen = Observation {
+            head: Bound::Id(head),
+            writers: writers(open),
+            sequence_file: pg_sys::Oid::from(1),
+        };
         pending.add(seen, Bound::Id(0), now);
     }
 
@@ -174,5 +188,21 @@ mod tests {
         look(&mut pending, 5, &[], 4);
         settle(&mut pending, &[]);
         assert_eq!(safe(&pending), Some(5));
+    }
+    #[test]
+    fn a_restarted_sequence_that_ran_ahead_makes_all_of_it_void() {
+        let mut pending = Pending::default();
+        look(&mut pending, 1000, &[], 1);
+        settle(&mut pending, &[]);
+        let seen = Observation {
+            head: Bound::Id(2000),
+            writers: writers(&[1]),
+            sequence_file: pg_sys::Oid::from(2),
+        };
+        pending.add(seen, Bound::Id(0), 2);
+        settle(&mut pending, &[1]);
+        assert_eq!(safe(&pending), None);
+        settle(&mut pending, &[]);
+        assert_eq!(safe(&pending), Some(2000));
     }
 }

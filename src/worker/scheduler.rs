@@ -11,7 +11,7 @@ use crate::pg::locks;
 use crate::rollup::catalog::{self, Rollup};
 use crate::rollup::citus;
 use crate::rollup::schedule::Schedule;
-use crate::rollup::window::{self, Bound, Window};
+use crate::rollup::window::{self, Bound, Safe, Window};
 use crate::worker::history::{self, State};
 use crate::worker::pending::Pending;
 use crate::worker::{EXTENSION, job, launcher, registry, settings};
@@ -416,7 +416,8 @@ impl Tracked {
                 return None;
             }
         };
-        let Some(process) = job::start(name, run_id, window) else {
+        let safe = Safe { window, sequence_file: self.pending.sequence_file() };
+        let Some(process) = job::start(name, run_id, safe) else {
             launcher::no_process(&format!("could not start a run of rollup \"{name}\""));
             if let Err(failure) = background::transaction(|| history::withdraw(run_id)) {
                 failure.log("a run that did not happen could not be deleted from rollup_runs");
