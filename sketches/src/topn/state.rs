@@ -24,7 +24,7 @@ pub(super) fn add_with_slack(
     loop {
         let state = block.bytes();
         match state.first() {
-            Some(&table::FORM) => match table::add(state, item, weight, slack)? {
+            Some(&table::FORM) => match table::add(state, table::hash_of(item), item, weight, slack)? {
                 None => return Ok(()),
                 Some(shape) => block.replace(shape.size(), |old, new| {
                     table::init(new, shape);
@@ -91,7 +91,7 @@ pub(super) fn make_table(block: &mut impl Block, limit: usize, item_len: usize) 
         table::init(new, shape);
         if !old.is_empty() {
             for (item, count) in page::iter(old) {
-                let grown = table::add(new, item, count, 0);
+                let grown = table::add(new, table::hash_of(item), item, count, 0);
                 debug_assert!(matches!(grown, Ok(None)), "the table has the room");
             }
         }
@@ -123,12 +123,34 @@ pub fn add_list<'a>(block: &mut impl Block, limit: usize, list: &List<'a>) -> Re
         limit
     };
     reserve(block, limit, list.len(), list.items_bytes());
-    for counter in list.iter() {
-        let Counter { item, count } = counter.map_err(ListError::NotCounters)?;
-        add(block, limit, item, count).map_err(ListError::State)?;
+    let mut counters = list.iter();
+    loop {
+        let mut batch = [Counter { item: &[], count: 0 }; BATCH];
+        let mut n = 0;
+        for (to, counter) in batch.iter_mut().zip(&mut counters) {
+            *to = counter.map_err(ListError::NotCounters)?;
+            n += 1;
+        }
+        let hashes = batch.map(|counter| table::hash_of(counter.item));
+        if block.bytes().first() == Some(&table::FORM) {
+            table::warm(block.bytes(), &hashes);
+        }
+        for (Counter { item, count }, hash) in batch[..n].iter().zip(hashes) {
+            let state = block.bytes();
+            let done = state.first() == Some(&table::FORM)
+                && table::add(state, hash, item, *count, 0).map_err(ListError::State)?.is_none();
+            if !done {
+                add(block, limit, item, *count).map_err(ListError::State)?;
+            }
+        }
+        if n < BATCH {
+            return Ok(());
+        }
     }
-    Ok(())
 }
+
+/// How many counters of a list are looked up at once.
+const BATCH: usize = 16;
 
 /// Why [`add_list`] failed.
 #[derive(Debug)]

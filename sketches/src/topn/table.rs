@@ -177,13 +177,18 @@ fn find(table: &[u8], slots: Slots, item: &[u8], hash: u32) -> Result<usize, usi
     }
 }
 
-/// Adds `weight` to the count of `item`. The error of the item is `slack` below what it would be:
-/// 0 for an event, for a counter from another state what that state knows better.
+/// Adds `weight` to the count of `item`, whose [`hash_of`] is `hash`. The error of a new item is the floor less
+/// `slack`: 0 for an event, for a counter from another state what that state knows better.
 ///
 /// Returns the shape of the larger table that is needed first, if one is.
 #[inline]
-pub(super) fn add(table: &mut [u8], item: &[u8], weight: u64, slack: u64) -> Result<Option<Shape>, Error> {
-    let hash = (hash(item) >> 32) as u32;
+pub(super) fn add(
+    table: &mut [u8],
+    hash: u32,
+    item: &[u8],
+    weight: u64,
+    slack: u64,
+) -> Result<Option<Shape>, Error> {
     let slots = Slots::of(table);
     match find(table, slots, item, hash) {
         Ok(record) => {
@@ -197,6 +202,21 @@ pub(super) fn add(table: &mut [u8], item: &[u8], weight: u64, slack: u64) -> Res
         }
         Err(slot) => insert(table, slots, slot, hash, item, weight, slack),
     }
+}
+
+/// The hash by which a table knows an item.
+#[inline]
+pub(super) fn hash_of(item: &[u8]) -> u32 {
+    (hash(item) >> 32) as u32
+}
+
+/// Reads what looking up these hashes will read, without a branch in between: so the memory's latencies
+/// overlap, which are most of the cost when many tables take turns.
+pub(super) fn warm<const N: usize>(table: &[u8], hashes: &[u32; N]) {
+    let slots = Slots::of(table);
+    let found = hashes.map(|hash| u32_at(table, HEADER + (hash & slots.home) as usize * 4));
+    let first = |slot: u32| table[slots.record(slot.max(1)).min(table.len() - 1)];
+    std::hint::black_box(found.iter().fold(0, |sum, &slot| sum ^ first(slot)));
 }
 
 fn insert(
@@ -223,7 +243,7 @@ fn insert(
             return Err(Error::TooLarge);
         }
         prune(table);
-        return add(table, item, weight, slack);
+        return add(table, hash, item, weight, slack);
     }
     let record = slots.end + used;
     let error = floor(table).saturating_sub(slack);
