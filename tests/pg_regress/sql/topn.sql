@@ -50,7 +50,10 @@ SELECT topn_union_agg(counters)
 FROM (VALUES ('{"f": 6}'::jsonb), ('{"a": 1, "b": 2, "c": 3, "d": 4, "e": 5}'), ('{"g": 7}')) v(counters);
 SELECT topn_union_agg(counters) FROM (VALUES ('{"f": 6}'::jsonb), ('{"g": 7, "h": 8}'), ('{"i": 9}')) v(counters);
 SELECT count(*) FROM topn('{"a": 1, "b": 2, "c": 3, "d": 4, "e": 5}', 10);
+\set VERBOSITY sqlstate
 SET topn.number_of_counters = 0;
+SET topn.number_of_counters = 14913081;
+\set VERBOSITY default
 RESET topn.number_of_counters;
 SHOW topn.number_of_counters;
 
