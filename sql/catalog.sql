@@ -53,6 +53,18 @@ COMMENT ON COLUMN rollups.sequence_file IS 'file of the sequence at the last run
 COMMENT ON COLUMN rollups.position_snapshot IS 'snapshot in which the position was moved: it saw every event up to there';
 COMMENT ON COLUMN rollups.created_at IS 'when it was registered';
 
+CREATE TABLE rollup_node_positions (
+    rollup_name        text REFERENCES rollups ON DELETE CASCADE ON UPDATE CASCADE,
+    group_id           integer,
+    last_aggregated_id bigint NOT NULL,
+    PRIMARY KEY (rollup_name, group_id)
+);
+
+COMMENT ON TABLE rollup_node_positions IS 'on Citus: how far each rollup has come with the events inserted through other nodes than the coordinator';
+COMMENT ON COLUMN rollup_node_positions.rollup_name IS 'name of the rollup';
+COMMENT ON COLUMN rollup_node_positions.group_id IS 'group of the node, as in pg_dist_node';
+COMMENT ON COLUMN rollup_node_positions.last_aggregated_id IS 'every event of that node up to this id is in the rollup, none above it';
+
 CREATE TABLE rollup_merge_rules (
     aggregate_schema name NOT NULL,
     aggregate_name   name NOT NULL,
@@ -143,12 +155,15 @@ COMMENT ON COLUMN rollup_runs.error IS 'message of the error';
 -- Everyone may register; everyone sees and changes what is theirs.
 GRANT SELECT ON rollup_merge_rules TO PUBLIC;
 GRANT SELECT, INSERT ON rollups TO PUBLIC;
-GRANT SELECT ON rollup_state, rollup_runs TO PUBLIC;
+GRANT SELECT ON rollup_node_positions, rollup_state, rollup_runs TO PUBLIC;
 ALTER TABLE rollups ENABLE ROW LEVEL SECURITY;
+ALTER TABLE rollup_node_positions ENABLE ROW LEVEL SECURITY;
 ALTER TABLE rollup_state ENABLE ROW LEVEL SECURITY;
 ALTER TABLE rollup_runs ENABLE ROW LEVEL SECURITY;
 CREATE POLICY owner_sees ON rollups FOR SELECT USING (pg_catalog.pg_has_role(owner, 'MEMBER'));
 CREATE POLICY owner_inserts ON rollups FOR INSERT WITH CHECK (pg_catalog.pg_get_userbyid(owner) = CURRENT_USER);
+CREATE POLICY owner_sees ON rollup_node_positions FOR SELECT
+    USING (rollup_name IN (SELECT r.name FROM @extschema@.rollups r));
 CREATE POLICY owner_sees ON rollup_state FOR SELECT
     USING (rollup_name IN (SELECT r.name FROM @extschema@.rollups r));
 CREATE POLICY owner_sees ON rollup_runs FOR SELECT
@@ -156,5 +171,6 @@ CREATE POLICY owner_sees ON rollup_runs FOR SELECT
 
 -- pg_dump keeps the registrations and positions with the data; only rules that users added are theirs.
 SELECT pg_catalog.pg_extension_config_dump('rollups', '');
+SELECT pg_catalog.pg_extension_config_dump('rollup_node_positions', '');
 SELECT pg_catalog.pg_extension_config_dump('rollup_merge_rules',
     $$WHERE aggregate_schema <> 'pg_catalog' AND aggregate_name !~ '^(hll|topn)_(add|union)_agg$'$$);

@@ -39,6 +39,13 @@ LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION incremental_rollup_window(text) IS
 'the next safe window of ids, both ends included, for a caller that aggregates it in a later statement of the same transaction; empty when window_start > window_end; moves the position';
 
+CREATE FUNCTION incremental_rollup_windows(rollup_name text)
+RETURNS TABLE (window_start bigint, window_end bigint)
+AS 'MODULE_PATHNAME', 'rollup_ext_incremental_rollup_windows'
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 2;
+COMMENT ON FUNCTION incremental_rollup_windows(text) IS
+'as incremental_rollup_window, where several nodes of a Citus cluster insert events: one window of ids for each of them';
+
 CREATE PROCEDURE catch_up_rollup(rollup_name text)
 LANGUAGE plpgsql
 AS $$
@@ -142,6 +149,18 @@ COMMENT ON COLUMN rollup_progress.percent_done IS 'position in percent of the he
 COMMENT ON COLUMN rollup_progress.ids_per_second IS 'pace of the last ten runs while they ran';
 COMMENT ON COLUMN rollup_progress.estimated_time_left IS 'time to aggregate what remains at that pace';
 GRANT SELECT ON rollup_progress TO PUBLIC;
+
+CREATE FUNCTION wait_for_rollup_writers(patience_ms bigint, source regclass, id_sequence regclass) RETURNS bigint
+AS 'MODULE_PATHNAME', 'rollup_ext_wait_for_rollup_writers' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION wait_for_rollup_writers(bigint, regclass, regclass) IS
+'asked by the coordinator of a Citus cluster: the last id drawn on this node once those who may have drawn one up to it have ended; NULL when they have not in time';
+REVOKE EXECUTE ON FUNCTION wait_for_rollup_writers(bigint, regclass, regclass) FROM PUBLIC;
+
+CREATE FUNCTION rollup_source_head(source regclass, id_sequence regclass) RETURNS bigint
+AS 'MODULE_PATHNAME', 'rollup_ext_rollup_source_head' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION rollup_source_head(regclass, regclass) IS
+'asked by the coordinator of a Citus cluster: the last id drawn on this node';
+REVOKE EXECUTE ON FUNCTION rollup_source_head(regclass, regclass) FROM PUBLIC;
 
 CREATE FUNCTION resolve_rollup_source(
     rollup_name text,

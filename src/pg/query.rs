@@ -152,62 +152,25 @@ impl Select {
         Select(query)
     }
 
-    /// Adds `column <operator> constant` for each limit to the WHERE clause; `column` belongs to `relation`.
-    pub fn restrict(&mut self, relation: &Relation, column: &str, limits: &[Limit]) -> Result<()> {
-        let attribute = c_string(column);
-        // SAFETY: builds expression nodes from catalog facts in the current memory context and hangs them into a
-        // tree that is ours alone (parsed or copied).
+    /// Adds to the WHERE clause that `column`, which belongs to `relation`, keeps within all limits of one of the
+    /// ranges.
+    pub fn restrict(&mut self, relation: &Relation, column: &str, ranges: &[Vec<Limit>]) -> Result<()> {
+        // SAFETY: hangs expression nodes that were built for this tree into it; it is ours alone (parsed or copied).
         unsafe {
-            let number = pg_sys::get_attnum(relation.oid, attribute.as_ptr());
-            if number == pg_sys::InvalidAttrNumber as i16 {
-                return Err(Error::new(
-                    PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
-                    format!("column \"{column}\" of the event table does not exist any more"),
-                )
-                .hint("Rename it back, or drop the rollup and register it again."));
-            }
-            let (mut type_oid, mut typmod, mut collation) = (Oid::INVALID, 0, Oid::INVALID);
-            pg_sys::get_atttypetypmodcoll(relation.oid, number, &mut type_oid, &mut typmod, &mut collation);
-            for limit in limits {
-                let var = pg_sys::makeVar(relation.index as _, number, type_oid, typmod, Oid::INVALID, 0);
-                let constant = pg_sys::makeConst(
-                    limit.type_oid,
-                    -1,
-                    Oid::INVALID,
-                    8,
-                    pg_sys::Datum::from(limit.value),
-                    false,
-                    true,
-                );
-                let qualified = [c"pg_catalog".to_owned(), c_string(limit.operator)];
-                let mut names = PgList::<pg_sys::Node>::new();
-                for part in &qualified {
-                    names.push(pg_sys::makeString(pg_sys::pstrdup(part.as_ptr())).cast());
+            let mut alternatives = PgList::<pg_sys::Expr>::new();
+            for limits in ranges {
+                let mut within: *mut pg_sys::Node = std::ptr::null_mut();
+                for limit in limits {
+                    within = pg_sys::make_and_qual(within, comparison(relation, column, limit)?);
                 }
-                let operator = pg_sys::OpernameGetOprid(names.into_pg(), type_oid, limit.type_oid);
-                if operator == Oid::INVALID {
-                    let type_name = name(pg_sys::format_type_be(type_oid));
-                    return Err(Error::new(
-                        PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
-                        format!("column \"{column}\" of the event table is of type {type_name} now"),
-                    )
-                    .detail("The rollup cannot follow the order of its values any more.")
-                    .hint("Change it back, or drop the rollup and register it again."));
-                }
-                let clause = pg_sys::make_opclause(
-                    operator,
-                    pg_sys::BOOLOID,
-                    false,
-                    var.cast(),
-                    constant.cast(),
-                    Oid::INVALID,
-                    Oid::INVALID,
-                );
-                // What make_opclause leaves open, the planner and the deparser want filled.
-                pg_sys::set_opfuncid(clause.cast());
-                let from = (*self.0).jointree;
-                (*from).quals = pg_sys::make_and_qual((*from).quals, clause.cast());
+                alternatives.push(within.cast());
             }
+            let condition = match alternatives.len() {
+                1 => alternatives.head().expect("one").cast(),
+                _ => pg_sys::make_orclause(alternatives.into_pg()).cast(),
+            };
+            let from = (*self.0).jointree;
+            (*from).quals = pg_sys::make_and_qual((*from).quals, condition);
         }
         Ok(())
     }
@@ -307,6 +270,50 @@ unsafe fn group_references(query: &pg_sys::Query) -> Vec<u32> {
     unsafe {
         let clauses = PgList::<pg_sys::SortGroupClause>::from_pg(query.groupClause);
         clauses.iter_ptr().map(|clause| (*clause).tleSortGroupRef).collect()
+    }
+}
+
+/// `column <operator> constant`.
+///
+/// # Safety
+/// `relation` is a relation of the tree that the node becomes part of.
+unsafe fn comparison(relation: &Relation, column: &str, limit: &Limit) -> Result<*mut pg_sys::Node> {
+    let attribute = c_string(column);
+    // SAFETY: builds nodes from catalog facts in the current memory context.
+    unsafe {
+        let number = pg_sys::get_attnum(relation.oid, attribute.as_ptr());
+        if number == pg_sys::InvalidAttrNumber as i16 {
+            return Err(Error::new(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+                format!("column \"{column}\" of the event table does not exist any more"),
+            )
+            .hint("Rename it back, or drop the rollup and register it again."));
+        }
+        let (mut type_oid, mut typmod, mut collation) = (Oid::INVALID, 0, Oid::INVALID);
+        pg_sys::get_atttypetypmodcoll(relation.oid, number, &mut type_oid, &mut typmod, &mut collation);
+        let mut names = PgList::<pg_sys::Node>::new();
+        for part in [c"pg_catalog".to_owned(), c_string(limit.operator)] {
+            names.push(pg_sys::makeString(pg_sys::pstrdup(part.as_ptr())).cast());
+        }
+        let operator = pg_sys::OpernameGetOprid(names.into_pg(), type_oid, limit.type_oid);
+        if operator == Oid::INVALID {
+            let type_name = name(pg_sys::format_type_be(type_oid));
+            return Err(Error::new(
+                PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+                format!("column \"{column}\" of the event table is of type {type_name} now"),
+            )
+            .detail("The rollup cannot follow the order of its values any more.")
+            .hint("Change it back, or drop the rollup and register it again."));
+        }
+        let var = pg_sys::makeVar(relation.index as _, number, type_oid, typmod, Oid::INVALID, 0);
+        let value = pg_sys::Datum::from(limit.value);
+        let constant = pg_sys::makeConst(limit.type_oid, -1, Oid::INVALID, 8, value, false, true);
+        let (left, right) = (var.cast(), constant.cast());
+        let clause =
+            pg_sys::make_opclause(operator, pg_sys::BOOLOID, false, left, right, Oid::INVALID, Oid::INVALID);
+        // What make_opclause leaves open, the planner and the deparser want filled.
+        pg_sys::set_opfuncid(clause.cast());
+        Ok(clause.cast())
     }
 }
 

@@ -9,7 +9,7 @@ use pgrx::pg_sys::Oid;
 use crate::error::{Error, Result};
 use crate::pg::session::{self, AsRole};
 use crate::pg::spi::{self, Row};
-use crate::rollup::window::Bound;
+use crate::rollup::window::{Bound, NodeWindow};
 
 /// One registered rollup: a row of the table `rollups`.
 #[derive(Clone, Debug)]
@@ -197,23 +197,27 @@ fn unknown(name: &str) -> Error {
         .hint("SELECT rollup_name FROM rollup_status; lists the rollups, register_rollup creates one.")
 }
 
-/// Moves the position of a locked rollup to the end of its window.
-pub fn advance(rollup: &Rollup, to: Bound) -> Result<()> {
-    let (column, value) = match to {
-        Bound::Id(id) => ("last_aggregated_id", spi::int8(Some(id))),
-        Bound::Time(time) => ("last_aggregated_time", spi::timestamptz(Some(time))),
+/// Moves the position of a locked rollup to the end of a window.
+pub fn advance(rollup: &Rollup, part: &NodeWindow) -> Result<()> {
+    let moved = match part.window.end {
+        Bound::Id(id) if part.group == 0 => move_to(&rollup.name, "last_aggregated_id", spi::int8(Some(id))),
+        Bound::Id(id) => set_node_position(&rollup.name, part.group, id),
+        Bound::Time(time) => move_to(&rollup.name, "last_aggregated_time", spi::timestamptz(Some(time))),
     };
-    let moved = internally(|| {
-        let query = format!(
-            "UPDATE @extschema@.rollups SET {column} = $2, position_snapshot = pg_current_snapshot() WHERE name = $1"
-        );
-        spi::execute(&sql(&query), &[spi::text(Some(&rollup.name)), value])
-    });
     // SKIP LOCKED and a concurrent drop are the only ways to lose the row, and the lock excludes both.
     if moved == 1 {
         return Ok(());
     }
     Err(Error::new(ERRCODE_LOCK_NOT_AVAILABLE, format!("rollup \"{}\" is gone", rollup.name)))
+}
+
+fn move_to(name: &str, column: &str, position: spi::Arg) -> u64 {
+    internally(|| {
+        let query = format!(
+            "UPDATE @extschema@.rollups SET {column} = $2, position_snapshot = pg_current_snapshot() WHERE name = $1"
+        );
+        spi::execute(&sql(&query), &[spi::text(Some(name)), position])
+    })
 }
 
 /// Takes the sequence of a rollup as it is now, and all ids up to the position for aggregated.
@@ -223,6 +227,31 @@ pub fn accept_sequence(name: &str) {
              position_snapshot = pg_current_snapshot() WHERE name = $1";
         spi::execute(&sql(query), &[spi::text(Some(name))])
     });
+}
+
+/// Writes down how far a rollup has come with the events of another node; returns the rows that changed, one.
+pub fn set_node_position(name: &str, group: i32, id: i64) -> u64 {
+    internally(|| {
+        spi::execute(
+            &sql(
+                "INSERT INTO @extschema@.rollup_node_positions VALUES ($1, $2, $3) ON CONFLICT (rollup_name, group_id) \
+                 DO UPDATE SET last_aggregated_id = excluded.last_aggregated_id",
+            ),
+            &[spi::text(Some(name)), spi::int8(Some(group.into())), spi::int8(Some(id))],
+        )
+    })
+}
+
+/// How far a rollup has come with the events of other nodes: group and id.
+pub fn node_positions(name: &str) -> Vec<(i32, i64)> {
+    internally(|| {
+        spi::query(
+            &sql("SELECT group_id, last_aggregated_id FROM @extschema@.rollup_node_positions \
+                 WHERE rollup_name = $1 ORDER BY group_id"),
+            &[spi::text(Some(name))],
+            |row| (row.int4(1).unwrap_or(0), row.int8(2).unwrap_or(0)),
+        )
+    })
 }
 
 /// Sets one column of one rollup; returns how many rows that changed.

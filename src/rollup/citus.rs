@@ -1,6 +1,6 @@
 //! Citus: where the rows of a table live, and a target that lives beside its events.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use pgrx::PgSqlErrorCode::*;
@@ -12,6 +12,7 @@ use crate::pg::{session, spi};
 use crate::rollup::catalog::{self, Rollup};
 use crate::rollup::definition::Definition;
 use crate::rollup::source;
+use crate::rollup::window::{Bound, NodeWindow, Window};
 
 /// How a table is spread over the nodes.
 #[derive(Debug)]
@@ -113,6 +114,8 @@ pub fn distribute_sql(definition: &Definition, target: &str) -> Result<Option<St
 
 /// What another node answered.
 pub struct Answer {
+    /// Group of the node.
+    pub group: i32,
     /// Host and port.
     pub node: String,
     /// The value it returned as text; `None` for NULL.
@@ -126,9 +129,13 @@ pub fn ask_other_nodes(question: &str) -> Result<Vec<Answer>> {
         return Ok(Vec::new());
     }
     let answers = spi::query(
-        "SELECT nodename || ':' || nodeport, success, NULLIF(result, '') FROM run_command_on_workers($1)",
+        "SELECT a.nodename || ':' || a.nodeport, a.success, NULLIF(a.result, ''), n.groupid \
+         FROM run_command_on_workers($1) a JOIN pg_dist_node n USING (nodename, nodeport)",
         &[spi::text(Some(question))],
-        |row| (row.boolean(2), Answer { node: row.text(1).unwrap_or_default(), answer: row.text(3) }),
+        |row| {
+            let (group, node) = (row.int4(4).unwrap_or(0), row.text(1).unwrap_or_default());
+            (row.boolean(2), Answer { group, node, answer: row.text(3) })
+        },
     );
     answers
         .into_iter()
@@ -144,23 +151,110 @@ pub fn ask_other_nodes(question: &str) -> Result<Vec<Answer>> {
         .collect()
 }
 
-/// Refuses to run past events that came in through other nodes: their ids are drawn from another range there, and
-/// the coordinator's sequence says nothing about them. Called under `catalog::internally`.
-pub fn check_no_other_writers(rollup: &Rollup, sequence: Oid) -> Result<()> {
-    if !matches!(placement(rollup.source), Placement::Distributed { .. } | Placement::SingleShard) {
-        return Ok(());
+/// The position before the first id that a node of this group can draw: Citus gives each group a range of its own.
+pub fn before_first_id(group: i32) -> i64 {
+    i64::from(group) << 48
+}
+
+/// Whether events of a rollup can come in through other nodes with ids of theirs.
+fn has_writers_elsewhere(rollup: &Rollup) -> bool {
+    rollup.id_sequence.is_some()
+        && matches!(placement(rollup.source), Placement::Distributed { .. } | Placement::SingleShard)
+}
+
+/// The new windows of the other nodes that have inserted events, as far as their writers have ended; the others are
+/// left for the next run. Waits for open writers: up to `patience`, without it until they end.
+pub fn windows_elsewhere(rollup: &Rollup, patience: Option<Duration>) -> Result<Vec<NodeWindow>> {
+    if !has_writers_elsewhere(rollup) {
+        return Ok(Vec::new());
     }
-    let sequence = source::relation_name(sequence);
-    // A node without metadata has no such sequence, and cannot draw from it.
-    let last_value = format!("SELECT pg_sequence_last_value(to_regclass({}))", quote_literal(&sequence));
-    match ask_other_nodes(&last_value)?.into_iter().find(|node| node.answer.is_some()) {
-        None => Ok(()),
-        Some(Answer { node, .. }) => Err(Error::new(
-            ERRCODE_FEATURE_NOT_SUPPORTED,
-            format!("events were inserted into \"{}\" through node {node}", rollup.source_name),
+    let positions: HashMap<i32, i64> = catalog::node_positions(&rollup.name).into_iter().collect();
+    let deadline = Deadline::new(patience);
+    let mut heads: HashMap<i32, i64> = HashMap::new();
+    loop {
+        let turn = patience.unwrap_or(Duration::from_millis(500)).as_millis();
+        let mut waiting = Vec::new();
+        for Answer { group, node, answer } in
+            ask_about_writers(rollup, &format!("wait_for_rollup_writers({turn}"))?
+        {
+            match answer.and_then(|head| head.parse().ok()) {
+                Some(head) => drop(heads.entry(group).or_insert(head)),
+                None => waiting.push((group, node)),
+            }
+        }
+        waiting.retain(|(group, _)| !heads.contains_key(group));
+        if waiting.is_empty()
+            || deadline.is_over("writers on other nodes", || waiting.iter().map(|w| w.1.clone()).collect())?
+        {
+            break;
+        }
+    }
+    let mut windows: Vec<_> = heads
+        .into_iter()
+        .map(|(group, head)| {
+            let start = positions.get(&group).copied().unwrap_or(before_first_id(group));
+            let window = Window { start: Bound::Id(start), end: Bound::Id(head.max(start)) };
+            NodeWindow { group, window }
+        })
+        .filter(|part| !part.window.is_empty() || positions.contains_key(&part.group))
+        .collect();
+    windows.sort_by_key(|part| part.group);
+    Ok(windows)
+}
+
+/// Whether other nodes have drawn ids that the rollup has not aggregated yet.
+pub fn has_news_elsewhere(rollup: &Rollup) -> Result<bool> {
+    if !has_writers_elsewhere(rollup) {
+        return Ok(false);
+    }
+    let positions: HashMap<i32, i64> = catalog::node_positions(&rollup.name).into_iter().collect();
+    Ok(ask_about_writers(rollup, "rollup_source_head(")?.iter().any(|Answer { group, answer, .. }| {
+        let head = answer.as_deref().and_then(|head| head.parse().ok()).unwrap_or(0);
+        head > positions.get(group).copied().unwrap_or(before_first_id(*group))
+    }))
+}
+
+/// Calls a function of this extension on the other nodes, with the source and its sequence as the last arguments.
+/// A node without metadata has no such sequence, and cannot draw from it.
+fn ask_about_writers(rollup: &Rollup, call: &str) -> Result<Vec<Answer>> {
+    let Some(sequence) = rollup.id_sequence else { return Ok(Vec::new()) };
+    catalog::internally(|| {
+        let sequence = quote_literal(source::relation_name(sequence));
+        let separator = if call.ends_with('(') { "" } else { ", " };
+        ask_other_nodes(&catalog::sql(&format!(
+            "SELECT CASE WHEN to_regclass({sequence}) IS NOT NULL THEN @extschema@.{call}{separator}{}, {sequence}) ELSE 0 END",
+            quote_literal(&rollup.source_name)
+        )))
+    })
+}
+
+/// How long to wait for something that other nodes do.
+struct Deadline {
+    started: Instant,
+    patience: Option<Duration>,
+}
+
+impl Deadline {
+    fn new(patience: Option<Duration>) -> Self {
+        Deadline { started: Instant::now(), patience }
+    }
+
+    /// Whether patience is over; without such a limit `lock_timeout` counts, which raises its error.
+    fn is_over(&self, awaited: &str, who: impl FnOnce() -> Vec<String>) -> Result<bool> {
+        session::check_for_interrupts();
+        if let Some(patience) = self.patience {
+            return Ok(self.started.elapsed() >= patience);
+        }
+        let lock_timeout = session::lock_timeout();
+        if lock_timeout.is_zero() || self.started.elapsed() < lock_timeout {
+            return Ok(false);
+        }
+        Err(Error::new(
+            ERRCODE_LOCK_NOT_AVAILABLE,
+            format!("canceling statement due to lock timeout while waiting for {awaited}"),
         )
-        .detail(format!("Its ids are not drawn from the range of the coordinator's sequence \"{sequence}\"."))
-        .hint("Insert the events through the coordinator, or follow a time column instead of ids.")),
+        .detail(format!("They are: {}.", who().join(", ")))
+        .hint("Raise lock_timeout, or end them; Citus recovers prepared transactions of its own by itself."))
     }
 }
 
@@ -171,21 +265,12 @@ pub fn wait_for_prepared(patience: Option<Duration>) -> Result<bool> {
     if !catalog::internally(is_installed) {
         return Ok(true);
     }
-    let started = Instant::now();
-    let lock_timeout = Some(session::lock_timeout()).filter(|timeout| !timeout.is_zero());
+    let deadline = Deadline::new(patience);
     let mut pending = prepared()?;
     let mut pause = Duration::from_millis(1);
     while !pending.is_empty() {
-        if patience.is_some_and(|patience| started.elapsed() >= patience) {
+        if deadline.is_over("prepared transactions of the cluster", || pending.iter().cloned().collect())? {
             return Ok(false);
-        }
-        if lock_timeout.is_some_and(|timeout| started.elapsed() >= timeout) {
-            return Err(Error::new(
-                ERRCODE_LOCK_NOT_AVAILABLE,
-                "canceling statement due to lock timeout while waiting for prepared transactions of the cluster",
-            )
-            .detail(format!("They are: {}.", pending.into_iter().collect::<Vec<_>>().join(", ")))
-            .hint("Citus recovers them by itself; SELECT recover_prepared_transactions(); does it at once."));
         }
         session::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(100));

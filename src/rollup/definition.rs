@@ -93,9 +93,9 @@ impl Definition {
         Self::new(select, Some(source), None)
     }
 
-    /// Narrows the events to those whose `column` keeps within the limits.
-    pub fn restrict(&mut self, column: &str, limits: &[Limit]) -> Result<()> {
-        self.select.restrict(&self.source, column, limits)
+    /// Narrows the events to those whose `column` keeps within all limits of one of the ranges.
+    pub fn restrict(&mut self, column: &str, ranges: &[Vec<Limit>]) -> Result<()> {
+        self.select.restrict(&self.source, column, ranges)
     }
 
     /// The SELECT, restricted as it is by now.

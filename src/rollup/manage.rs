@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::pg::session::{self, AsRole};
 use crate::pg::spi;
 use crate::rollup::catalog::{self, Kind, Rollup};
+use crate::rollup::citus;
 use crate::rollup::run::{self, AsRollup};
 use crate::rollup::schedule::Schedule;
 use crate::rollup::source;
@@ -157,6 +158,9 @@ pub fn reset(name: &str) -> Result<()> {
         Some(sequence) => {
             let beginning = catalog::internally(|| source::beginning(sequence));
             catalog::update(name, "last_aggregated_id", spi::int8(Some(beginning)));
+            for (group, _) in catalog::node_positions(name) {
+                catalog::set_node_position(name, group, citus::before_first_id(group));
+            }
         }
         None => {
             catalog::update(name, "last_aggregated_time", spi::timestamptz(None));
@@ -181,7 +185,7 @@ pub fn explain(name: &str) -> Result<Vec<String>> {
     let statement = match &rollup.kind {
         Kind::Declarative { target_name, .. } => {
             let mut definition = run::load_definition(&rollup)?;
-            run::restrict(&mut definition, &rollup, window)?;
+            run::restrict(&mut definition, &rollup, &[window])?;
             definition.merge_sql(target_name)?
         }
         Kind::Command(command) => {

@@ -1,5 +1,7 @@
 //! Rollups: what they are, what is new for them, and bringing them up to date.
 
+use std::time::Duration;
+
 use pgrx::PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED;
 use pgrx::pg_sys::Datum;
 
@@ -90,6 +92,25 @@ sql_function!(run_rollup, |call| {
 sql_function!(incremental_rollup_window, |call| {
     let (start, end) = rollup_name(call).and_then(|name| run::take_window(&name)).or_raise();
     call.row(&[Some(Datum::from(start)), Some(Datum::from(end))])
+});
+
+sql_function!(incremental_rollup_windows, |call| {
+    let windows = rollup_name(call).and_then(|name| run::take_windows(&name)).or_raise();
+    let rows: Vec<_> =
+        windows.iter().map(|(start, end)| vec![Some(Datum::from(*start)), Some(Datum::from(*end))]).collect();
+    call.rows(&rows)
+});
+
+sql_function!(wait_for_rollup_writers, |call| {
+    let (Some(source), Some(sequence)) = (call.oid(1), call.oid(2)) else { return call.null() };
+    let patience = Duration::from_millis(call.i64(0).max(0) as u64);
+    let head = catalog::internally(|| source::complete_head(source, sequence, patience)).or_raise();
+    head.map_or_else(|| call.null(), Datum::from)
+});
+
+sql_function!(rollup_source_head, |call| {
+    let Some(sequence) = call.oid(1) else { return call.null() };
+    Datum::from(catalog::internally(|| source::last_value(sequence)).unwrap_or(0))
 });
 
 sql_function!(pause_rollup, |call| {

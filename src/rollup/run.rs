@@ -8,8 +8,8 @@ use crate::pg::session::{self, AsRole, WithSettings};
 use crate::pg::spi;
 use crate::rollup::catalog::{self, Kind, Rollup};
 use crate::rollup::definition::Definition;
-use crate::rollup::target;
 use crate::rollup::window::{self, Bound, Safe, Window};
+use crate::rollup::{source, target};
 
 use pgrx::pg_sys;
 
@@ -63,22 +63,25 @@ pub fn run(name: &str, safe: Option<Safe>) -> Result<Outcome> {
         .detail("It was registered for windows only: your own function aggregates them.")
         .hint(format!("SELECT * FROM incremental_rollup_window('{name}'); gives the next window.")));
     }
-    let window = window::next(&rollup, safe)?;
-    if window.is_empty() {
-        return Ok(Outcome::of(window, None));
+    let windows = window::next(&rollup, safe)?;
+    let mut rows = None;
+    for part in windows.iter().filter(|part| !part.window.is_empty()) {
+        // First the position: a trigger of the target that runs this rollup again finds nothing left to do.
+        catalog::advance(&rollup, part)?;
+        rows = Some(rows.unwrap_or(0) + aggregate(&rollup, part.window)? as i64);
     }
-    // First the position: a trigger of the target that runs this rollup again finds nothing left to do.
-    catalog::advance(&rollup, window.end)?;
-    let rows = aggregate(&rollup, window)?;
-    let outcome = Outcome::of(window, Some(rows as i64));
+    let outcome = Outcome::of(windows[0].window, rows);
+    if rows.is_none() {
+        return Ok(outcome);
+    }
     if safe.is_none() {
         record(&rollup, started, outcome);
     }
     Ok(outcome)
 }
 
-/// The next window for a caller that aggregates it: `incremental_rollup_window`.
-pub fn take_window(name: &str) -> Result<(i64, i64)> {
+/// The next windows for a caller that aggregates them, each by its first and last id: `incremental_rollup_windows`.
+pub fn take_windows(name: &str) -> Result<Vec<(i64, i64)>> {
     let rollup = catalog::lock(name)?;
     check_may_run(&rollup)?;
     if !matches!(rollup.kind, Kind::WindowOnly) {
@@ -89,19 +92,36 @@ pub fn take_window(name: &str) -> Result<(i64, i64)> {
         .detail("Events of a window taken from it would be missing in its target.")
         .hint(format!("SELECT * FROM run_rollup('{name}');")));
     }
-    let window = window::next(&rollup, None)?;
-    match (window.start, window.end) {
-        (Bound::Id(start), Bound::Id(end)) => {
-            if !window.is_empty() {
-                catalog::advance(&rollup, window.end)?;
+    window::next(&rollup, None)?
+        .iter()
+        .map(|part| match (part.window.start, part.window.end) {
+            (Bound::Id(start), Bound::Id(end)) => {
+                if !part.window.is_empty() {
+                    catalog::advance(&rollup, part)?;
+                }
+                Ok((start + 1, end))
             }
-            Ok((start + 1, end))
-        }
+            _ => Err(Error::new(
+                ERRCODE_FEATURE_NOT_SUPPORTED,
+                format!("rollup \"{name}\" follows a time column, and a window of ids was asked for"),
+            )
+            .hint("Register it with a command: command => 'INSERT ... WHERE t >= $1 AND t < $2 ...'.")),
+        })
+        .collect()
+}
+
+/// The only next window: `incremental_rollup_window`. Refused once other nodes have inserted events.
+pub fn take_window(name: &str) -> Result<(i64, i64)> {
+    match take_windows(name)?[..] {
+        [window] => Ok(window),
         _ => Err(Error::new(
             ERRCODE_FEATURE_NOT_SUPPORTED,
-            format!("rollup \"{name}\" follows a time column, and incremental_rollup_window returns ids"),
+            format!("the events of rollup \"{name}\" come from more than one node"),
         )
-        .hint("Register it with a command: command => 'INSERT ... WHERE t >= $1 AND t < $2 ...'.")),
+        .detail(
+            "Each node draws ids from a range of its own, and incremental_rollup_window returns one range.",
+        )
+        .hint(format!("SELECT * FROM incremental_rollup_windows('{name}'); and aggregate each of them."))),
     }
 }
 
@@ -144,7 +164,7 @@ fn aggregate(rollup: &Rollup, window: Window) -> Result<u64> {
     match &rollup.kind {
         Kind::Declarative { target_name, .. } => {
             let mut definition = load_definition(rollup)?;
-            restrict(&mut definition, rollup, window)?;
+            restrict(&mut definition, rollup, &[window])?;
             let _session = AsRollup::new(rollup);
             let is_first_fill = rollup.is_at_beginning() && !target::has_rows(target_name);
             let statement = match is_first_fill {
@@ -181,27 +201,25 @@ pub fn load_definition(rollup: &Rollup) -> Result<Definition> {
     }
 }
 
-/// Narrows a definition to the events of a window.
-pub fn restrict(definition: &mut Definition, rollup: &Rollup, window: Window) -> Result<()> {
-    match (window.start, window.end) {
-        (Bound::Id(start), Bound::Id(end)) => {
-            let limit = |operator, value| Limit { operator, type_oid: pg_sys::INT8OID, value };
-            let column = rollup.id_column.as_deref().unwrap_or_default();
-            definition.restrict(column, &[limit(">", start), limit("<=", end)])
+/// Narrows a definition to the events of some windows, all of one kind.
+pub fn restrict(definition: &mut Definition, rollup: &Rollup, windows: &[Window]) -> Result<()> {
+    let zone = match rollup.time_column {
+        Some(_) => source::clock_zone(rollup)?,
+        None => None,
+    };
+    let time_type = if zone.is_some() { pg_sys::TIMESTAMPOID } else { pg_sys::TIMESTAMPTZOID };
+    let limit = |operator, bound| match bound {
+        Bound::Id(id) => Limit { operator, type_oid: pg_sys::INT8OID, value: id },
+        Bound::Time(time) => {
+            Limit { operator, type_oid: time_type, value: window::column_time(time, zone.as_deref()) }
         }
-        (Bound::Time(start), Bound::Time(end)) => {
-            let zone = crate::rollup::source::clock_zone(rollup)?;
-            let type_oid = if zone.is_some() { pg_sys::TIMESTAMPOID } else { pg_sys::TIMESTAMPTZOID };
-            let limit = |operator, bound| Limit {
-                operator,
-                type_oid,
-                value: window::column_time(bound, zone.as_deref()),
-            };
-            let column = rollup.time_column.as_deref().unwrap_or_default();
-            definition.restrict(column, &[limit(">=", start), limit("<", end)])
-        }
-        _ => unreachable!("both ends of a window are of one kind"),
-    }
+    };
+    // The position is the last id inside, but the first moment outside.
+    let (after, until) = if rollup.time_column.is_some() { (">=", "<") } else { (">", "<=") };
+    let ranges: Vec<_> =
+        windows.iter().map(|window| vec![limit(after, window.start), limit(until, window.end)]).collect();
+    let column = rollup.time_column.as_deref().or(rollup.id_column.as_deref()).unwrap_or_default();
+    definition.restrict(column, &ranges)
 }
 
 fn clock() -> i64 {

@@ -1,10 +1,12 @@
 //! The event table: which sequence or clock orders its rows, and whether that order can be trusted.
 
+use std::time::{Duration, Instant};
+
 use pgrx::PgSqlErrorCode::*;
 use pgrx::pg_sys::Oid;
 
 use crate::error::{Error, Result};
-use crate::pg::{session, spi};
+use crate::pg::{locks, session, spi};
 use crate::rollup::catalog::{self, Rollup};
 use crate::rollup::run::AsRollup;
 use crate::rollup::target;
@@ -374,6 +376,25 @@ pub fn beginning(sequence: Oid) -> i64 {
 pub fn existing_name(relation: Oid) -> Option<String> {
     let query = "SELECT oid::regclass::text FROM pg_class WHERE oid = $1";
     spi::query_one(query, &[spi::oid(Some(relation))], |row| row.text(1)).flatten()
+}
+
+/// On a node of Citus other than the coordinator: the last id drawn there (0 when none was), once those who may have
+/// drawn one up to it have ended; `None` when they have not after `patience`. Called under `catalog::internally`.
+pub fn complete_head(source: Oid, sequence: Oid, patience: Duration) -> Result<Option<i64>> {
+    check_sequence(sequence)?;
+    let head = last_value(sequence).unwrap_or(0);
+    let mut relations = with_partitions(source);
+    relations.push(sequence);
+    let mut open = locks::writers(&relations);
+    let started = Instant::now();
+    while !open.is_empty() {
+        if started.elapsed() >= patience {
+            return Ok(None);
+        }
+        session::sleep(Duration::from_millis(2));
+        open = locks::still_open(&open);
+    }
+    Ok(Some(head))
 }
 
 /// The name of a relation, qualified. Called under `catalog::internally`.

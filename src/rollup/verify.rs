@@ -7,6 +7,7 @@ use pgrx::spi::{quote_identifier, quote_literal};
 use crate::error::{Error, Result};
 use crate::pg::spi;
 use crate::rollup::catalog::{self, Kind, Rollup};
+use crate::rollup::citus;
 use crate::rollup::definition::{Definition, Measure};
 use crate::rollup::run::{self, AsRollup};
 use crate::rollup::window::{Bound, Window};
@@ -134,11 +135,15 @@ pub fn refresh(name: &str, range: Range) -> Result<i64> {
 /// The definition over all events that the rollup has aggregated.
 fn aggregated(rollup: &Rollup) -> Result<Definition> {
     let mut definition = run::load_definition(rollup)?;
-    let window = match rollup.position() {
+    let here = match rollup.position() {
         Bound::Id(end) => Window { start: Bound::Id(i64::MIN), end: Bound::Id(end) },
         Bound::Time(end) => Window { start: Bound::Time(i64::MIN), end: Bound::Time(end) },
     };
-    run::restrict(&mut definition, rollup, window)?;
+    let elsewhere = catalog::node_positions(&rollup.name)
+        .into_iter()
+        .map(|(group, end)| Window { start: Bound::Id(citus::before_first_id(group)), end: Bound::Id(end) });
+    let windows: Vec<_> = std::iter::once(here).chain(elsewhere).collect();
+    run::restrict(&mut definition, rollup, &windows)?;
     Ok(definition)
 }
 

@@ -16,8 +16,8 @@ use std::time::Duration;
 use pgrx::PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_STATE;
 use pgrx::pg_sys::Oid;
 
-/// How long the worker lets the nodes of a Citus cluster finish a commit before it comes back at the next tick.
-const PREPARED_PATIENCE: Duration = Duration::from_millis(200);
+/// How long the worker lets writers on other nodes of a Citus cluster end before it comes back at the next tick.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// An end of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +57,14 @@ pub struct Safe {
     pub sequence_file: Oid,
 }
 
+/// A window of the events that were inserted through one node: on Citus each node draws ids from a range of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeWindow {
+    /// Group of the node in Citus; 0 is the coordinator, and the only one without Citus.
+    pub group: i32,
+    pub window: Window,
+}
+
 /// Looks without waiting: the head first, the writers after it, in that order.
 pub fn observe(rollup: &Rollup) -> Result<Observation> {
     // An empty table can be made a view.
@@ -71,7 +79,6 @@ pub fn observe(rollup: &Rollup) -> Result<Observation> {
             trust::check_origin(rollup.source, column)?;
             return Ok(Observation { head, writers, sequence_file: Oid::INVALID });
         };
-        citus::check_no_other_writers(rollup, sequence)?;
         let sequence_file = trust::sequence_file(sequence);
         let head = source::sequence_head(rollup, sequence)?;
         trust::check_origin(rollup.source, rollup.id_column.as_deref().unwrap_or_default())?;
@@ -92,9 +99,10 @@ fn still_holds(rollup: &Rollup, seen: &Observation) -> bool {
     })
 }
 
-/// The window that a run takes now. Without `safe` it waits for the writers that are open; with it, the caller knows
-/// from a while ago that everything in there is complete.
-pub fn next(rollup: &Rollup, safe: Option<Safe>) -> Result<Window> {
+/// The windows that a run takes now: one for each node that events are inserted through, that of this node first.
+/// Without `safe` it waits for the writers that are open; with it, the caller knows from a while ago that everything in
+/// there is complete, and the windows of other nodes are left for later where writers are open.
+pub fn next(rollup: &Rollup, safe: Option<Safe>) -> Result<Vec<NodeWindow>> {
     if session::has_fixed_snapshot() {
         return Err(Error::new(
             ERRCODE_INVALID_TRANSACTION_STATE,
@@ -104,31 +112,35 @@ pub fn next(rollup: &Rollup, safe: Option<Safe>) -> Result<Window> {
         .hint("SET TRANSACTION ISOLATION LEVEL READ COMMITTED; or run it in a transaction of its own."));
     }
     let start = rollup.position();
-    let (end, file) = match safe {
+    let (end, file, mut elsewhere) = match safe {
         None => loop {
             let seen = observe(rollup)?;
+            let elsewhere = citus::windows_elsewhere(rollup, None)?;
             locks::wait_for(&seen.writers);
             citus::wait_for_prepared(None)?;
             if still_holds(rollup, &seen) {
-                break (seen.head, seen.sequence_file);
+                break (seen.head, seen.sequence_file, elsewhere);
             }
         },
         Some(Safe { window, sequence_file }) => {
             let seen = observe(rollup)?;
+            let elsewhere = citus::windows_elsewhere(rollup, Some(PATIENCE))?;
             // Since the caller looked, the rollup may have been reset, and its sequence restarted or moved back.
             let is_stale = window.start != start
                 || sequence_file != seen.sequence_file
                 || matches!(seen.head, Bound::Id(_)) && seen.head < window.end;
-            if is_stale || !citus::wait_for_prepared(Some(PREPARED_PATIENCE))? {
-                return Ok(Window { start, end: start });
+            if is_stale || !citus::wait_for_prepared(Some(PATIENCE))? {
+                return Ok(vec![NodeWindow { group: 0, window: Window { start, end: start } }]);
             }
-            (window.end, sequence_file)
+            (window.end, sequence_file, elsewhere)
         }
     };
     if let Some(sequence) = rollup.id_sequence {
         trust::check_restart(rollup, sequence, file)?;
     }
-    limit_to_batch(rollup, Window { start, end: end.max(start) })
+    let window = limit_to_batch(rollup, Window { start, end: end.max(start) })?;
+    elsewhere.insert(0, NodeWindow { group: 0, window });
+    Ok(elsewhere)
 }
 
 /// Shortens a window to at most `batch_size` events. Ids have gaps, so the span is found by counting in growing

@@ -38,6 +38,8 @@ struct Tracked {
     /// Not to be tried before, after an error.
     retry_at: i64,
     pending: Pending,
+    /// Other nodes of the cluster have inserted events.
+    news_elsewhere: bool,
     recheck_at: i64,
     recheck_after: i64,
     /// Since when a safe window waits for a place.
@@ -278,6 +280,7 @@ impl Tracked {
             tick_at,
             retry_at: i64::MIN,
             pending: Pending::default(),
+            news_elsewhere: false,
             recheck_at: i64::MAX,
             recheck_after: FIRST_RECHECK,
             ready_since: None,
@@ -342,6 +345,7 @@ impl Tracked {
                 self.tick_at = schedule.next_after(now).unwrap_or(i64::MAX);
                 self.held = false;
                 self.recheck_after = FIRST_RECHECK;
+                self.news_elsewhere = citus::has_news_elsewhere(&self.rollup).or_raise();
                 self.pending.add(seen, self.rollup.position(), now);
             }
             self.pending.settle(locks::still_open);
@@ -395,7 +399,10 @@ impl Tracked {
 
     /// The end of the window that a run may take now, if there is anything in it.
     fn ready(&mut self, now: i64) -> Option<Bound> {
-        let safe = self.pending.safe().filter(|safe| *safe > self.rollup.position());
+        let position = self.rollup.position();
+        // An empty window here still takes what other nodes have.
+        let safe = self.pending.safe().filter(|safe| *safe > position);
+        let safe = safe.or(self.news_elsewhere.then_some(position));
         if safe.is_none() || self.held || now < self.retry_at {
             self.ready_since = None;
             return None;
@@ -425,6 +432,7 @@ impl Tracked {
             return None;
         };
         self.held = false;
+        self.news_elsewhere = false;
         self.ready_since = None;
         Some(Running { process, run_id, rollup_name: name.clone(), from: window.start })
     }
