@@ -83,10 +83,18 @@ pub fn define() {
     );
 }
 
-/// The parameters of new sketches.
+/// The parameters of new sketches. The settings have their ranges; only the threshold can be wrong.
+#[inline]
 pub fn defaults() -> Params {
-    params(LOG2M.get() as i64, REGWIDTH.get() as i64, EXPTHRESH.get() as i64, SPARSEON.get() as i64)
-        .or_raise()
+    let Some(expthresh) = Params::encode_expthresh(EXPTHRESH.get() as i64) else {
+        not_a_power(EXPTHRESH.get() as i64).raise()
+    };
+    Params {
+        log2m: LOG2M.get() as u8,
+        regwidth: REGWIDTH.get() as u8,
+        expthresh,
+        sparseon: SPARSEON.get() == 1,
+    }
 }
 
 pub fn max_sparse() -> i32 {
@@ -104,7 +112,7 @@ pub fn params(log2m: i64, regwidth: i64, expthresh: i64, sparseon: i64) -> Resul
     range("expthresh", expthresh, -1, MAX_EXPTHRESH)?;
     range("sparseon", sparseon, 0, 1)?;
     let Some(expthresh) = Params::encode_expthresh(expthresh) else {
-        return Err(invalid(format!("expthresh modifier must be power of 2, not {expthresh}")));
+        return Err(not_a_power(expthresh));
     };
     Ok(Params { log2m: log2m as u8, regwidth: regwidth as u8, expthresh, sparseon: sparseon == 1 })
 }
@@ -114,6 +122,10 @@ fn range(name: &str, value: i64, min: i64, max: i64) -> Result<()> {
         return Ok(());
     }
     Err(invalid(format!("{name} modifier must be between {min} and {max}, not {value}")))
+}
+
+fn not_a_power(expthresh: i64) -> Error {
+    invalid(format!("expthresh modifier must be power of 2, not {expthresh}"))
 }
 
 fn invalid(message: String) -> Error {

@@ -20,6 +20,7 @@ pub mod murmur;
 pub mod params;
 pub mod registers;
 mod rice;
+mod slots;
 pub mod state;
 pub mod stored;
 pub mod v1;

@@ -107,8 +107,12 @@ pub fn histogram(stored: &[u8], log2m: u8) -> [u32; 64] {
             *count += n;
         }
     }
-    // The last word's unused lanes are zero.
-    counts[0] -= (5 * dense_words(log2m) - (1 << log2m)) as u32;
+    // Lanes of the last word that are no register were counted too, whatever they hold.
+    let used = (1usize << log2m) - 5 * (dense_words(log2m) - 1);
+    let last = stored.last_chunk::<4>().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+    for rank in &lanes_of(last)[used..] {
+        counts[*rank as usize] -= 1;
+    }
     counts
 }
 

@@ -59,6 +59,11 @@ impl<'a> Writer<'a> {
         let value = value << (self.bit & 7);
         let from = self.bit >> 3;
         self.bit += width as usize;
+        if let Some(word) = self.out.get_mut(from..from + 8) {
+            let before = u64::from_le_bytes((&*word).try_into().expect("eight bytes"));
+            word.copy_from_slice(&(before | value).to_le_bytes());
+            return;
+        }
         let to = self.bit.div_ceil(8);
         for (byte, new) in self.out[from..to].iter_mut().zip(value.to_le_bytes()) {
             *byte |= new;

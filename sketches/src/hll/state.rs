@@ -3,8 +3,7 @@
 //! It lies in a slice of 64-bit words that the caller allocates. The first word is the head, of which the
 //! low half belongs to the caller (who may keep the length of the slice there); then come
 //!
-//! * up to seven entries ([`code`]) in the order of their arrival: a slice of 2, 4 or 8 words,
-//! * or a hash table of entries in a slice of 16, 32, 64, ... words,
+//! * entries ([`code`]) in slots: a list in a slice of 2, 4 or 8 words, a hash table in one of 16, 32, 64, ... words,
 //! * or the registers.
 //!
 //! When a sketch outgrows its slice, adding asks for a larger one by returning [`Grow`]; the caller
@@ -15,6 +14,7 @@ use super::Corrupt;
 use super::code;
 use super::params::{Params, dense_words, max_sparse};
 use super::registers;
+use super::slots::{self, Inserted};
 use super::stored::{self, Body, HEADER, Stored};
 
 const COUNT_SHIFT: u32 = 32;
@@ -23,8 +23,8 @@ const DENSE: u64 = 1 << 63;
 /// A count that says: undefined.
 const UNDEFINED: usize = 0xffff;
 
-/// Largest number of slots that are searched one after the other.
-const LINEAR: usize = 7;
+/// Entries that are sorted on the stack.
+const FEW: usize = 14;
 
 /// The slice that a sketch needs next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub struct State<'a> {
 }
 
 impl<'a> State<'a> {
-    /// Words of the smallest state: it holds one entry.
+    /// Words of the smallest state: it holds one entry, up to log2m 11 two.
     pub const SMALLEST: usize = 2;
 
     /// An empty sketch in zeroed words (but for the caller's half of the first one), at least
@@ -63,7 +63,7 @@ impl<'a> State<'a> {
     pub fn words_for(sketch: &Stored) -> usize {
         match sketch.body {
             Body::Undefined | Body::Empty => Self::SMALLEST,
-            Body::Sparse { count, .. } => words_for_entries(count),
+            Body::Sparse { count, .. } => 1 + slots::words_for(count, sketch.params.log2m),
             Body::Dense(_) => 1 + registers::words(sketch.params.log2m),
         }
     }
@@ -89,26 +89,16 @@ impl<'a> State<'a> {
     #[inline]
     fn insert(&mut self, code: u64) -> Result<(), Grow> {
         let [head, slots @ ..] = &mut *self.words else { unreachable!("a state has a head") };
-        let len = slots.len();
-        let mut at = if len <= LINEAR { 0 } else { home(code, len) };
-        for _ in 0..len {
-            let slot = &mut slots[at];
-            if *slot == 0 {
-                let count = (*head >> COUNT_SHIFT) as usize & 0xffff;
-                if count >= capacity(len).min(max_sparse(params(*head).log2m)) {
-                    break;
-                }
-                *slot = code;
+        let log2m = (*head >> PARAMS_SHIFT) as u8 & 31;
+        let count = (*head >> COUNT_SHIFT) as usize & 0xffff;
+        match slots::insert(slots, log2m, count, max_sparse(log2m), code) {
+            Inserted::Known => Ok(()),
+            Inserted::New => {
                 *head += 1 << COUNT_SHIFT;
-                return Ok(());
+                Ok(())
             }
-            if (*slot ^ code) >> 6 == 0 {
-                *slot = code.max(*slot);
-                return Ok(());
-            }
-            at = if at + 1 == len { 0 } else { at + 1 };
+            Inserted::Full => self.full(),
         }
-        self.full()
     }
 
     #[cold]
@@ -139,8 +129,8 @@ impl<'a> State<'a> {
 
     /// Entries of a sketch that is not dense, in no order.
     fn entries(&self) -> impl Iterator<Item = u64> + '_ {
-        let used = if self.is_undefined() { 0 } else { self.words.len() };
-        self.words[..used].iter().skip(1).copied().filter(|&code| code != 0)
+        let used = if self.is_undefined() { 1 } else { self.words.len() };
+        slots::entries(&self.words[1..used], self.params().log2m)
     }
 
     /// Merges a stored sketch. Where parameters differ the result takes the smaller of each.
@@ -229,7 +219,7 @@ impl<'a> State<'a> {
         if folded > max_sparse(params.log2m) {
             return Some(self.grow_dense(params));
         }
-        Some(Grow { words: words_for_entries(folded), params, dense: false })
+        Some(Grow { words: 1 + slots::words_for(folded, params.log2m), params, dense: false })
     }
 
     fn make_undefined(&mut self) {
@@ -257,7 +247,13 @@ impl<'a> State<'a> {
     /// Entries in ascending order at a precision of at most the sketch's own.
     fn sorted_entries(&self, log2m: u8) -> Vec<u64> {
         let from = self.params().log2m;
-        let mut entries: Vec<u64> = self.entries().map(|entry| code::fold(entry, from, log2m)).collect();
+        let mut entries = Vec::with_capacity(self.count());
+        if from == log2m {
+            entries.extend(self.entries());
+            entries.sort_unstable();
+            return entries;
+        }
+        entries.extend(self.entries().map(|entry| code::fold(entry, from, log2m)));
         entries.sort_unstable();
         // Of two ranks for an index the larger is the last.
         entries.dedup_by(|next, kept| {
@@ -278,9 +274,9 @@ impl<'a> State<'a> {
         } else {
             match self.count() {
                 UNDEFINED => (HEADER, Entries::Undefined),
-                0 => (HEADER, Entries::Few([0; LINEAR], 0)),
-                n if n <= LINEAR => {
-                    let mut few = [0; LINEAR];
+                0 => (HEADER, Entries::Few([0; FEW], 0)),
+                n if n <= FEW => {
+                    let mut few = [0; FEW];
                     few.iter_mut().zip(self.entries()).for_each(|(to, entry)| *to = entry);
                     few[..n].sort_unstable();
                     (stored::sparse_len(&few[..n], params.log2m), Entries::Few(few, n))
@@ -312,7 +308,7 @@ pub struct Encoder<'a> {
 
 enum Entries<'a> {
     Undefined,
-    Few([u64; LINEAR], usize),
+    Few([u64; FEW], usize),
     Many(Vec<u64>),
     Registers(&'a [u64]),
 }
@@ -341,24 +337,6 @@ impl Encoder<'_> {
 #[inline]
 fn params(head: u64) -> Params {
     Params::from_bits((head >> PARAMS_SHIFT) as u16 & 0x7fff)
-}
-
-/// Entries that a slice with so many slots takes.
-#[inline]
-fn capacity(slots: usize) -> usize {
-    if slots <= LINEAR { slots } else { slots * 3 / 4 }
-}
-
-#[inline]
-fn words_for_entries(n: usize) -> usize {
-    if n <= LINEAR { (n + 1).next_power_of_two().max(2) } else { (n * 4 / 3 + 2).next_power_of_two() }
-}
-
-/// The slot at which the search for an entry starts: Fibonacci hashing.
-#[inline]
-fn home(code: u64, slots: usize) -> usize {
-    let mixed = (code >> 6).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-    (mixed as usize * slots) >> 32
 }
 
 /// A sketch that owns its words and grows by itself.
