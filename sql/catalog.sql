@@ -90,11 +90,16 @@ INSERT INTO rollup_merge_rules VALUES
     ('pg_catalog', 'bool_or', '$1 OR $2', true),
     ('pg_catalog', 'bit_and', '$1 OPERATOR(pg_catalog.&) $2', true),
     ('pg_catalog', 'bit_or', '$1 OPERATOR(pg_catalog.|) $2', true),
-    ('pg_catalog', 'bit_xor', '$1 OPERATOR(pg_catalog.#) $2', false),
-    ('@extschema@', 'hll_add_agg', '@extschema@.hll_union($1, $2)', true),
-    ('@extschema@', 'hll_union_agg', '@extschema@.hll_union($1, $2)', true),
-    ('@extschema@', 'topn_add_agg', '@extschema@.topn_union($1, $2)', false),
-    ('@extschema@', 'topn_union_agg', '@extschema@.topn_union($1, $2)', false);
+    ('pg_catalog', 'bit_xor', '$1 OPERATOR(pg_catalog.#) $2', false);
+
+-- The placeholder stands for the name as SQL, quoted where it has to be; the column holds it as it is.
+INSERT INTO rollup_merge_rules
+SELECT n.nspname, r.* FROM pg_catalog.pg_namespace n, (VALUES
+    ('hll_add_agg', '@extschema@.hll_union($1, $2)', true),
+    ('hll_union_agg', '@extschema@.hll_union($1, $2)', true),
+    ('topn_add_agg', '@extschema@.topn_union($1, $2)', false),
+    ('topn_union_agg', '@extschema@.topn_union($1, $2)', false)) r
+WHERE n.oid = '@extschema@'::pg_catalog.regnamespace;
 
 CREATE TABLE rollup_state (
     rollup_name          text PRIMARY KEY REFERENCES rollups ON DELETE CASCADE ON UPDATE CASCADE,

@@ -176,6 +176,18 @@ impl Cluster {
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     }
 
+    /// A database as pg_dump writes it.
+    pub fn dump(&self, database: &str) -> String {
+        let output = Command::new(program("pg_dump"))
+            .args(["-U", "postgres", "-p", &self.port.to_string(), "-h"])
+            .arg(&self.dir)
+            .arg(database)
+            .output()
+            .expect("pg_dump runs");
+        assert!(output.status.success(), "pg_dump: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("a dump in UTF-8")
+    }
+
     /// The server's log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_path()).unwrap_or_default()
