@@ -150,17 +150,31 @@ COMMENT ON COLUMN rollup_progress.ids_per_second IS 'pace of the last ten runs w
 COMMENT ON COLUMN rollup_progress.estimated_time_left IS 'time to aggregate what remains at that pace';
 GRANT SELECT ON rollup_progress TO PUBLIC;
 
-CREATE FUNCTION wait_for_rollup_writers(patience_ms bigint, source regclass, id_sequence regclass) RETURNS bigint
-AS 'MODULE_PATHNAME', 'rollup_ext_wait_for_rollup_writers' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
-COMMENT ON FUNCTION wait_for_rollup_writers(bigint, regclass, regclass) IS
-'asked by the coordinator of a Citus cluster: the last id drawn on this node once those who may have drawn one up to it have ended; NULL when they have not in time';
-REVOKE EXECUTE ON FUNCTION wait_for_rollup_writers(bigint, regclass, regclass) FROM PUBLIC;
+-- What the coordinator of a Citus cluster asks the other nodes.
 
-CREATE FUNCTION rollup_source_head(source regclass, id_sequence regclass) RETURNS bigint
+CREATE FUNCTION wait_for_rollup_writers(patience_ms bigint, source text, id_sequence text) RETURNS bigint
+AS 'MODULE_PATHNAME', 'rollup_ext_wait_for_rollup_writers' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION wait_for_rollup_writers(bigint, text, text) IS
+'for the coordinator: the last id drawn on this node, 0 when none was, once those who may have drawn one up to it have ended; NULL when they have not in time';
+REVOKE EXECUTE ON FUNCTION wait_for_rollup_writers(bigint, text, text) FROM PUBLIC;
+
+CREATE FUNCTION rollup_source_head(source text, id_sequence text) RETURNS bigint
 AS 'MODULE_PATHNAME', 'rollup_ext_rollup_source_head' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
-COMMENT ON FUNCTION rollup_source_head(regclass, regclass) IS
-'asked by the coordinator of a Citus cluster: the last id drawn on this node';
-REVOKE EXECUTE ON FUNCTION rollup_source_head(regclass, regclass) FROM PUBLIC;
+COMMENT ON FUNCTION rollup_source_head(text, text) IS
+'for the coordinator: the last id drawn on this node; 0 when none was';
+REVOKE EXECUTE ON FUNCTION rollup_source_head(text, text) FROM PUBLIC;
+
+CREATE FUNCTION oldest_transaction_start() RETURNS bigint
+AS 'MODULE_PATHNAME', 'rollup_ext_oldest_transaction_start' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION oldest_transaction_start() IS
+'for the coordinator: the start of the oldest running transaction of this node, in microseconds since 2000-01-01 UTC; NULL when it is unknown';
+REVOKE EXECUTE ON FUNCTION oldest_transaction_start() FROM PUBLIC;
+
+CREATE FUNCTION pending_commits() RETURNS text
+AS 'MODULE_PATHNAME', 'rollup_ext_pending_commits' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION pending_commits() IS
+'for the coordinator: the distributed transactions that are prepared on this node, separated by spaces';
+REVOKE EXECUTE ON FUNCTION pending_commits() FROM PUBLIC;
 
 CREATE FUNCTION resolve_rollup_source(
     rollup_name text,

@@ -4,6 +4,7 @@ use pg_sys::Datum;
 use pgrx::{PgMemoryContexts, pg_sys};
 
 use super::aggregate::AggregateContext;
+use super::session::to_string;
 use super::varlena::Bytes;
 
 /// The frame of a SQL function call. Copyable and only valid while the call lasts.
@@ -70,15 +71,14 @@ impl Call {
 
     /// Argument `i` as text; `None` when it is NULL.
     pub fn text(self, i: usize) -> Option<String> {
-        (!self.is_null(i)).then(|| String::from_utf8_lossy(&self.bytes(i)).into_owned())
+        (!self.is_null(i)).then(|| to_string(&self.bytes(i)))
     }
 
     /// Argument `i`, of type `name`, as text; `None` when it is NULL.
     pub fn name(self, i: usize) -> Option<String> {
         // SAFETY: the SQL declaration gives this argument the type name: a NUL-padded C string.
-        (!self.is_null(i)).then(|| unsafe {
-            std::ffi::CStr::from_ptr(self.datum(i).cast_mut_ptr()).to_string_lossy().into_owned()
-        })
+        (!self.is_null(i))
+            .then(|| unsafe { to_string(std::ffi::CStr::from_ptr(self.datum(i).cast_mut_ptr()).to_bytes()) })
     }
 
     /// Argument `i` as it was passed; `None` when it is NULL.

@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_char, c_void};
 use pgrx::pg_sys::{self, Oid};
 use pgrx::{PgList, PgSqlErrorCode, is_a};
 
-use super::session::c_string;
+use super::session::{c_string, to_string};
 use crate::error::{Error, Result};
 
 /// An analysed SELECT.
@@ -110,7 +110,7 @@ impl Select {
                 0,
                 std::ptr::null_mut(),
             );
-            Ok((Select::of(query), String::from_utf8_lossy(text).trim().to_owned()))
+            Ok((Select::of(query), to_string(text).trim().to_owned()))
         }
     }
 
@@ -205,7 +205,7 @@ impl Select {
         // SAFETY: the deparser reads the tree and returns a palloc'd string.
         unsafe {
             let text = pg_sys::pg_get_querydef(self.0, true);
-            CStr::from_ptr(text).to_string_lossy().trim_end_matches(';').to_owned()
+            to_string(CStr::from_ptr(text).to_bytes()).trim_end_matches(';').to_owned()
         }
     }
 
@@ -329,6 +329,11 @@ unsafe fn column(query: *mut pg_sys::Query, entry: *mut pg_sys::TargetEntry, is_
     // SAFETY: by contract.
     unsafe {
         let mut expression = (*entry).expr as *mut pg_sys::Node;
+        #[cfg(feature = "pg18")]
+        {
+            // A key is a reference to the grouping step there; what stands behind it counts.
+            expression = pg_sys::flatten_group_exprs(std::ptr::null_mut(), query, expression);
+        }
         let type_oid = pg_sys::exprType(expression);
         let kind = if is_key {
             ColumnKind::Key {
@@ -394,7 +399,7 @@ unsafe fn name(text: *const c_char) -> String {
         return String::new();
     }
     // SAFETY: by contract.
-    unsafe { CStr::from_ptr(text).to_string_lossy().into_owned() }
+    unsafe { to_string(CStr::from_ptr(text).to_bytes()) }
 }
 
 /// Collects the relations below a node of the join tree.

@@ -72,8 +72,9 @@ impl WithSettings {
 impl Drop for WithSettings {
     fn drop(&mut self) {
         if !std::thread::panicking() {
+            // As if it had failed: what SQL in between set, in whatever way, must not outlive it either.
             // SAFETY: closes the level that new() opened.
-            unsafe { pg_sys::AtEOXact_GUC(true, self.0) };
+            unsafe { pg_sys::AtEOXact_GUC(false, self.0) };
         }
     }
 }
@@ -102,7 +103,7 @@ pub fn setting(name: &str) -> String {
     // SAFETY: a known setting's value is a NUL-terminated string owned by PostgreSQL.
     unsafe {
         let value = pg_sys::GetConfigOption(name.as_ptr(), false, false);
-        std::ffi::CStr::from_ptr(value).to_string_lossy().into_owned()
+        to_string(std::ffi::CStr::from_ptr(value).to_bytes())
     }
 }
 
@@ -128,6 +129,21 @@ pub fn sleep(duration: Duration) {
 /// Ends with the query-cancel or shutdown error if one is pending.
 pub fn check_for_interrupts() {
     pgrx::check_for_interrupts!();
+}
+
+/// Text of the database as a Rust string. An error where it is not UTF-8, in databases of other encodings: a
+/// character that changed on its way would change what is aggregated.
+pub fn to_string(text: &[u8]) -> String {
+    match std::str::from_utf8(text) {
+        Ok(text) => text.to_owned(),
+        Err(_) => crate::error::Error::new(
+            pgrx::PgSqlErrorCode::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE,
+            format!("text is not UTF-8: {}", String::from_utf8_lossy(text)),
+        )
+        .detail("In a database of another encoding, rollups can be defined with ASCII characters only.")
+        .hint("CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0;")
+        .raise(),
+    }
 }
 
 /// A NUL-terminated copy; an interior NUL cannot come from PostgreSQL, which has none in its strings.

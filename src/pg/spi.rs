@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use pgrx::pg_sys::Datum;
 use pgrx::{FromDatum, IntoDatum, pg_sys};
 
-use super::session::c_string;
+use super::session::{c_string, to_string};
 
 /// An argument of a statement: its type and its value, `None` for NULL.
 pub struct Arg(pg_sys::Oid, Option<Datum>);
@@ -82,7 +82,7 @@ impl Row {
         // SAFETY: as in value(); the function returns a palloc'd C string or NULL.
         unsafe {
             let value = pg_sys::SPI_getvalue(self.tuple, self.descriptor, column);
-            (!value.is_null()).then(|| CStr::from_ptr(value).to_string_lossy().into_owned())
+            (!value.is_null()).then(|| to_string(CStr::from_ptr(value).to_bytes()))
         }
     }
 }

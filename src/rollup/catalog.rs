@@ -171,12 +171,17 @@ pub fn get(name: &str) -> Result<Rollup> {
     find(name, "").ok_or_else(|| unknown(name))
 }
 
-/// The rollup of this name, locked against every other run until the transaction ends; waits for the lock.
-pub fn lock(name: &str) -> Result<Rollup> {
-    find(name, "FOR NO KEY UPDATE").ok_or_else(|| unknown(name))
+/// The rollup of this name, which the current role owns, locked against every other run until the transaction ends;
+/// waits for the lock.
+pub fn lock_owned(name: &str) -> Result<Rollup> {
+    // Before the lock, so that nobody stands in the way of rollups of others.
+    get(name)?.check_owner()?;
+    let rollup = find(name, "FOR NO KEY UPDATE").ok_or_else(|| unknown(name))?;
+    rollup.check_owner()?;
+    Ok(rollup)
 }
 
-/// As [`lock`], but does not wait: `None` while somebody else runs it.
+/// The rollup of this name, locked in the same way but without waiting: `None` while somebody else runs it.
 pub fn try_lock(name: &str) -> Option<Rollup> {
     find(name, "FOR NO KEY UPDATE SKIP LOCKED")
 }

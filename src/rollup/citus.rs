@@ -122,16 +122,19 @@ pub struct Answer {
     pub answer: Option<String>,
 }
 
-/// Asks every other node of the cluster the same question, a SELECT of one value; nobody without Citus. An error
-/// when one does not answer. Called under `catalog::internally`.
-pub fn ask_other_nodes(question: &str) -> Result<Vec<Answer>> {
+/// Asks every other node of the cluster the same question, a call of a function of this extension; nobody without
+/// Citus. An error when one does not answer. Called under `catalog::internally`.
+///
+/// The node resolves names under its own search_path, so arguments are cast to exactly what is declared.
+pub fn ask_other_nodes(call: &str) -> Result<Vec<Answer>> {
     if !is_installed() {
         return Ok(Vec::new());
     }
+    let question = catalog::sql(&format!("SELECT @extschema@.{call}"));
     let answers = spi::query(
         "SELECT a.nodename || ':' || a.nodeport, a.success, NULLIF(a.result, ''), n.groupid \
          FROM run_command_on_workers($1) a JOIN pg_dist_node n USING (nodename, nodeport)",
-        &[spi::text(Some(question))],
+        &[spi::text(Some(&question))],
         |row| {
             let (group, node) = (row.int4(4).unwrap_or(0), row.text(1).unwrap_or_default());
             (row.boolean(2), Answer { group, node, answer: row.text(3) })
@@ -175,7 +178,7 @@ pub fn windows_elsewhere(rollup: &Rollup, patience: Option<Duration>) -> Result<
         let turn = patience.unwrap_or(Duration::from_millis(500)).as_millis();
         let mut waiting = Vec::new();
         for Answer { group, node, answer } in
-            ask_about_writers(rollup, &format!("wait_for_rollup_writers({turn}"))?
+            ask_about_writers(rollup, &format!("wait_for_rollup_writers({turn}::pg_catalog.int8, "))?
         {
             match answer.and_then(|head| head.parse().ok()) {
                 Some(head) => drop(heads.entry(group).or_insert(head)),
@@ -214,17 +217,13 @@ pub fn has_news_elsewhere(rollup: &Rollup) -> Result<bool> {
     }))
 }
 
-/// Calls a function of this extension on the other nodes, with the source and its sequence as the last arguments.
-/// A node without metadata has no such sequence, and cannot draw from it.
+/// Asks about the source of a rollup; the arguments that name it and its sequence come last.
 fn ask_about_writers(rollup: &Rollup, call: &str) -> Result<Vec<Answer>> {
     let Some(sequence) = rollup.id_sequence else { return Ok(Vec::new()) };
     catalog::internally(|| {
-        let sequence = quote_literal(source::relation_name(sequence));
-        let separator = if call.ends_with('(') { "" } else { ", " };
-        ask_other_nodes(&catalog::sql(&format!(
-            "SELECT CASE WHEN to_regclass({sequence}) IS NOT NULL THEN @extschema@.{call}{separator}{}, {sequence}) ELSE 0 END",
-            quote_literal(&rollup.source_name)
-        )))
+        let argument = |name: &str| format!("{}::pg_catalog.text", quote_literal(name));
+        let (source, sequence) = (argument(&rollup.source_name), argument(&source::relation_name(sequence)));
+        ask_other_nodes(&format!("{call}{source}, {sequence})"))
     })
 }
 
@@ -282,11 +281,18 @@ pub fn wait_for_prepared(patience: Option<Duration>) -> Result<bool> {
 
 /// The prepared transactions of Citus on all nodes.
 fn prepared() -> Result<HashSet<String>> {
-    const PREPARED: &str = r"
-        SELECT string_agg(gid, ' ') FROM pg_prepared_xacts WHERE gid LIKE 'citus\_%' AND database = current_database()";
     catalog::internally(|| {
-        let mut answers: Vec<_> = ask_other_nodes(PREPARED)?.into_iter().map(|node| node.answer).collect();
-        answers.push(spi::query_one(PREPARED, &[], |row| row.text(1)).flatten());
+        let mut answers: Vec<_> =
+            ask_other_nodes("pending_commits()")?.into_iter().map(|node| node.answer).collect();
+        answers.push(pending_commits());
         Ok(answers.iter().flatten().flat_map(|gids| gids.split(' ')).map(str::to_owned).collect())
     })
+}
+
+/// The prepared transactions of Citus on this node, separated by spaces. Called under `catalog::internally`.
+pub fn pending_commits() -> Option<String> {
+    const PREPARED: &str = r"
+        SELECT string_agg(gid, ' ') FROM pg_prepared_xacts
+         WHERE gid LIKE 'citus\_%' AND database = current_database()";
+    spi::query_one(PREPARED, &[], |row| row.text(1)).flatten()
 }

@@ -15,8 +15,7 @@ use crate::rollup::window::{self, Bound, Window};
 
 /// The rollup of this name, locked, for a role that owns it.
 fn owned(name: &str) -> Result<Rollup> {
-    let rollup = catalog::lock(name)?;
-    rollup.check_owner()?;
+    let rollup = catalog::lock_owned(name)?;
     Ok(rollup)
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pgrx::PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED;
-use pgrx::pg_sys::Datum;
+use pgrx::pg_sys::{self, Datum};
 
 use crate::error::{Error, OrRaise, Result};
 use crate::pg::call::Call;
@@ -101,16 +101,36 @@ sql_function!(incremental_rollup_windows, |call| {
     call.rows(&rows)
 });
 
+// What the coordinator of a Citus cluster asks the other nodes. A node without metadata has no such sequence, and
+// cannot draw from it.
+
+/// The relations in two arguments, by name.
+fn source_and_sequence(call: Call, first: usize) -> Option<(pg_sys::Oid, pg_sys::Oid)> {
+    let find = |i: usize| target::find(&call.text(i).unwrap_or_default());
+    catalog::internally(|| Some((find(first)?, find(first + 1)?)))
+}
+
 sql_function!(wait_for_rollup_writers, |call| {
-    let (Some(source), Some(sequence)) = (call.oid(1), call.oid(2)) else { return call.null() };
     let patience = Duration::from_millis(call.i64(0).max(0) as u64);
-    let head = catalog::internally(|| source::complete_head(source, sequence, patience)).or_raise();
-    head.map_or_else(|| call.null(), Datum::from)
+    let head = source_and_sequence(call, 1).map_or(Ok(Some(0)), |(source, sequence)| {
+        catalog::internally(|| source::complete_head(source, sequence, patience))
+    });
+    head.or_raise().map_or_else(|| call.null(), Datum::from)
 });
 
 sql_function!(rollup_source_head, |call| {
-    let Some(sequence) = call.oid(1) else { return call.null() };
-    Datum::from(catalog::internally(|| source::last_value(sequence)).unwrap_or(0))
+    let head = source_and_sequence(call, 0)
+        .and_then(|(_, sequence)| catalog::internally(|| source::last_value(sequence)));
+    Datum::from(head.unwrap_or(0))
+});
+
+sql_function!(oldest_transaction_start, |call| {
+    catalog::internally(window::oldest_start).map_or_else(|| call.null(), Datum::from)
+});
+
+sql_function!(pending_commits, |call| {
+    let pending = catalog::internally(citus::pending_commits);
+    pending.map_or_else(|| call.null(), |pending| varlena(pending.as_bytes()))
 });
 
 sql_function!(pause_rollup, |call| {

@@ -29,7 +29,7 @@ impl Outcome {
     fn of(window: Window, rows_written: Option<i64>) -> Self {
         match (window.start, window.end) {
             (Bound::Id(start), Bound::Id(end)) => Outcome {
-                window_start: Some(start + 1),
+                window_start: Some(start.saturating_add(1)),
                 window_end: Some(end),
                 rows_written,
                 ..Default::default()
@@ -48,7 +48,7 @@ impl Outcome {
 pub fn run(name: &str, safe: Option<Safe>) -> Result<Outcome> {
     let started = clock();
     let rollup = match safe {
-        None => catalog::lock(name)?,
+        None => catalog::lock_owned(name)?,
         Some(_) => match catalog::try_lock(name) {
             Some(rollup) => rollup,
             None => return Ok(Outcome::default()),
@@ -82,7 +82,7 @@ pub fn run(name: &str, safe: Option<Safe>) -> Result<Outcome> {
 
 /// The next windows for a caller that aggregates them, each by its first and last id: `incremental_rollup_windows`.
 pub fn take_windows(name: &str) -> Result<Vec<(i64, i64)>> {
-    let rollup = catalog::lock(name)?;
+    let rollup = catalog::lock_owned(name)?;
     check_may_run(&rollup)?;
     if !matches!(rollup.kind, Kind::WindowOnly) {
         return Err(Error::new(
@@ -99,7 +99,7 @@ pub fn take_windows(name: &str) -> Result<Vec<(i64, i64)>> {
                 if !part.window.is_empty() {
                     catalog::advance(&rollup, part)?;
                 }
-                Ok((start + 1, end))
+                Ok((start.saturating_add(1), end))
             }
             _ => Err(Error::new(
                 ERRCODE_FEATURE_NOT_SUPPORTED,
@@ -126,7 +126,6 @@ pub fn take_window(name: &str) -> Result<(i64, i64)> {
 }
 
 fn check_may_run(rollup: &Rollup) -> Result<()> {
-    rollup.check_owner()?;
     if rollup.paused {
         return Err(Error::new(
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -175,7 +174,9 @@ fn aggregate(rollup: &Rollup, window: Window) -> Result<u64> {
         }
         Kind::Command(command) => {
             let bounds = match (window.start, window.end) {
-                (Bound::Id(start), Bound::Id(end)) => [spi::int8(Some(start + 1)), spi::int8(Some(end))],
+                (Bound::Id(start), Bound::Id(end)) => {
+                    [spi::int8(Some(start.saturating_add(1))), spi::int8(Some(end))]
+                }
                 (Bound::Time(start), Bound::Time(end)) => {
                     [spi::timestamptz(Some(start)), spi::timestamptz(Some(end))]
                 }

@@ -35,8 +35,7 @@ impl Range {
 /// The groups in which a rollup differs from its events up to its position. Holds off runs of the rollup, not readers
 /// and writers of the events.
 pub fn verify(name: &str, range: Range) -> Result<Vec<Difference>> {
-    let rollup = catalog::lock(name)?;
-    rollup.check_owner()?;
+    let rollup = catalog::lock_owned(name)?;
     let definition = aggregated(&rollup)?;
     let target = target_name(&rollup);
     let _session = AsRollup::new(&rollup);
@@ -135,8 +134,7 @@ fn float_differs(measure: &Measure) -> String {
 /// Recomputes the groups whose bucket lies in a range (all groups, when it is open) from the events up to the
 /// position; returns the rows written.
 pub fn refresh(name: &str, range: Range) -> Result<i64> {
-    let rollup = catalog::lock(name)?;
-    rollup.check_owner()?;
+    let rollup = catalog::lock_owned(name)?;
     let definition = aggregated(&rollup)?;
     let target = target_name(&rollup);
     let _session = AsRollup::new(&rollup);

@@ -179,27 +179,31 @@ fn limit_to_batch(rollup: &Rollup, window: Window) -> Result<Window> {
 /// A column with DEFAULT now() gets the start of its transaction; our own counts, for it may insert after the run.
 /// On Citus every node has its clock and its transactions, and the earliest of all counts.
 fn time_horizon(rollup: &Rollup) -> Result<i64> {
-    // Microseconds since 2000-01-01 UTC; NULL when somebody's start is unknown (track_activities is off there).
-    const OLDEST_START: &str = "
-        SELECT (extract(epoch FROM CASE WHEN bool_and(a.xact_start IS NOT NULL)
-                                        THEN LEAST(clock_timestamp(), min(a.xact_start)) END) * 1000000)::bigint
-               - 946684800000000
-          FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
-         WHERE l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock' AND l.granted AND l.pid IS NOT NULL
-           AND (a.pid IS NULL OR a.datname = current_database())";
     const LAG: &str = "SELECT (extract(epoch FROM r.lag) * 1000000)::bigint + 1000000 \
                          FROM @extschema@.rollups r WHERE r.name = $1";
-    // What this transaction saw of the others before is kept, and may be old.
-    spi::execute("SELECT pg_stat_clear_snapshot()", &[]);
-    let here = spi::query_one(OLDEST_START, &[], |row| row.int8(1)).flatten();
     let behind =
         spi::query_one(&catalog::sql(LAG), &[spi::text(Some(&rollup.name))], |row| row.int8(1)).flatten();
-    let mut oldest = here.unwrap_or(i64::MIN);
-    for node in citus::ask_other_nodes(OLDEST_START)? {
+    let mut oldest = oldest_start().unwrap_or(i64::MIN);
+    for node in citus::ask_other_nodes("oldest_transaction_start()")? {
         oldest = oldest.min(node.answer.and_then(|start| start.parse().ok()).unwrap_or(i64::MIN));
     }
     // -infinity, as long as one is unknown: nothing new is safe.
     Ok(if oldest == i64::MIN { oldest } else { oldest - behind.unwrap_or(0) })
+}
+
+/// The start of the oldest transaction that is running in this database of this node, in microseconds since 2000-01-01
+/// UTC; `None` when somebody's is unknown (track_activities is off there). Called under `catalog::internally`.
+pub fn oldest_start() -> Option<i64> {
+    const OLDEST_START: &str = "
+        SELECT (extract(epoch FROM CASE WHEN bool_and(a.xact_start IS NOT NULL)
+                                        THEN LEAST(clock_timestamp(), min(a.xact_start)) END) * 1000000)::bigint
+               - 946684800000000
+          FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+         WHERE l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock' AND l.granted AND l.pid IS NOT NULL
+           AND (a.pid IS NULL OR a.datname = current_database())";
+    // What this transaction saw of the others before is kept, and may be old.
+    spi::execute("SELECT pg_stat_clear_snapshot()", &[]);
+    spi::query_one(OLDEST_START, &[], |row| row.int8(1)).flatten()
 }
 
 /// A bound of a time window as the column sees it: as it is for `timestamptz`; for `timestamp` the reading of the

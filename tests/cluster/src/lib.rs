@@ -64,6 +64,14 @@ impl Cluster {
             .expect("the configuration is writable");
     }
 
+    /// Takes connections over TCP on loopback too, from the next start on, at a port nobody uses.
+    pub fn listen(&mut self) -> u16 {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
+        self.port = free.expect("a free port").port();
+        self.configure("listen_addresses = '127.0.0.1'");
+        self.port
+    }
+
     /// Starts the server after a stop or a crash and waits until it takes connections.
     pub fn resume(&self) {
         // After a SIGKILL the old children may hold the shared memory for a moment.
