@@ -5,4 +5,5 @@ pub fn define() {
     crate::topn::define_setting();
     crate::hll::settings::define();
     crate::worker::settings::define();
+    crate::rollup::retention::define();
 }

@@ -15,6 +15,7 @@ pub mod citus;
 pub mod definition;
 pub mod manage;
 pub mod register;
+pub mod retention;
 pub mod run;
 pub mod schedule;
 pub mod source;

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use postgres::{Client, NoTls};
 
+pub mod ingest;
+pub mod random;
 mod sql;
 pub use sql::{Sql, differences, section};
 

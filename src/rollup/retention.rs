@@ -1,0 +1,182 @@
+//! Partitions that leave or join an event table: what rollups have not aggregated must not get lost.
+
+use pgrx::PgSqlErrorCode::*;
+use pgrx::pg_sys::{self, Oid};
+use pgrx::spi::quote_identifier;
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PgLogLevel};
+
+use crate::error::{Error, OrRaise, Result};
+use crate::pg::call::Call;
+use crate::pg::ddl::{self, Change};
+use crate::pg::session::{self, AsRole};
+use crate::pg::spi;
+use crate::pg::varlena::varlena;
+use crate::rollup::catalog::{self, Rollup};
+use crate::rollup::source;
+use crate::rollup::window::{self, Bound};
+use crate::sql_function;
+
+static GUARD_PARTITIONS: GucSetting<bool> = GucSetting::<bool>::new(true);
+
+/// Defines the setting; called once from `_PG_init`.
+pub fn define() {
+    GucRegistry::define_bool_guc(
+        c"rollup_ext.guard_partitions",
+        c"Refuses to drop or detach a partition whose events a rollup has not aggregated yet.",
+        c"When off, there is a warning instead.",
+        &GUARD_PARTITIONS,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+}
+
+sql_function!(rollups_behind, |call| {
+    let partition = call.oid(0).unwrap_or(Oid::INVALID);
+    let names = owned_by_caller(partition).and_then(|()| behind(partition)).or_raise();
+    let rows: Vec<_> = names.iter().map(|name| vec![Some(varlena(name.as_bytes()))]).collect();
+    call.rows(&rows)
+});
+
+sql_function!(guard_partitions, |call| {
+    guard(call).or_raise();
+    call.null()
+});
+
+/// What rows a table has is its owner's to know.
+fn owned_by_caller(table: Oid) -> Result<()> {
+    match owner(table) {
+        Some((owner, _)) if session::may_act_as(owner) => Ok(()),
+        found => {
+            let name = found.map_or_else(|| table.to_u32().to_string(), |(_, name)| name);
+            Err(Error::new(ERRCODE_INSUFFICIENT_PRIVILEGE, format!("must be owner of table \"{name}\""))
+                .hint("Ask as the owner of the event table."))
+        }
+    }
+}
+
+/// Owner and name of a relation.
+fn owner(table: Oid) -> Option<(Oid, String)> {
+    let query = "SELECT relowner, oid::regclass::text FROM pg_class WHERE oid = $1";
+    catalog::internally(|| {
+        spi::query_one(query, &[spi::oid(Some(table))], |row| {
+            (row.oid(1).unwrap_or(Oid::INVALID), row.text(2).unwrap_or_default())
+        })
+    })
+}
+
+/// The rollups over a table or one of its parents.
+fn rollups_over(table: Oid) -> Result<Vec<Rollup>> {
+    const NAMES: &str = "
+        WITH RECURSIVE parents (oid) AS (
+            SELECT $1 UNION SELECT i.inhparent FROM pg_inherits i JOIN parents p ON i.inhrelid = p.oid)
+        SELECT r.name FROM @extschema@.rollups r WHERE r.source::oid IN (SELECT oid FROM parents) ORDER BY 1";
+    let names =
+        catalog::internally(|| spi::query(&catalog::sql(NAMES), &[spi::oid(Some(table))], |row| row.text(1)));
+    names.into_iter().flatten().map(|name| catalog::get(&name)).collect()
+}
+
+/// The names of the rollups that have not aggregated every row of a table, as far as rows are committed.
+fn behind(table: Oid) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for rollup in rollups_over(table)? {
+        if has_rows(&rollup, table, Side::New)? {
+            names.push(rollup.name);
+        }
+    }
+    Ok(names)
+}
+
+/// Rows behind the position of a rollup are old, the others new.
+#[derive(Clone, Copy, PartialEq)]
+enum Side {
+    Old,
+    New,
+}
+
+/// Whether a table has rows on one side of the position of a rollup. Rows whose id or time is NULL are on neither.
+fn has_rows(rollup: &Rollup, table: Oid, side: Side) -> Result<bool> {
+    let (column, position, old, new) = match rollup.position() {
+        Bound::Id(id) => {
+            (&rollup.id_column, spi::int8(Some(id)), "OPERATOR(pg_catalog.<=)", "OPERATOR(pg_catalog.>)")
+        }
+        Bound::Time(time) => {
+            let zone = source::clock_zone(rollup)?;
+            let type_oid = if zone.is_some() { pg_sys::TIMESTAMPOID } else { pg_sys::TIMESTAMPTZOID };
+            let time = pg_sys::Datum::from(window::column_time(time, zone.as_deref()));
+            let position = spi::datum(type_oid, Some(time));
+            (&rollup.time_column, position, "OPERATOR(pg_catalog.<)", "OPERATOR(pg_catalog.>=)")
+        }
+    };
+    let Some((owner, name)) = owner(table) else { return Ok(false) };
+    let operator = if side == Side::Old { old } else { new };
+    let column = quote_identifier(column.as_deref().unwrap_or_default());
+    let query = format!("SELECT 1 FROM {name} WHERE {column} {operator} $1 LIMIT 1");
+    let _owner = AsRole::owner(owner);
+    Ok(spi::query_one(&query, &[position], |_| ()).is_some())
+}
+
+/// Looks at a command that is about to run.
+fn guard(call: Call) -> Result<()> {
+    for change in ddl::changes(call) {
+        match change {
+            Change::Leaves(partition) => leaves(partition)?,
+            Change::Joins { partition, parent } => joins(partition, parent)?,
+        }
+    }
+    Ok(())
+}
+
+fn leaves(partition: Oid) -> Result<()> {
+    let is_partition = "SELECT true FROM pg_inherits WHERE inhrelid = $1 LIMIT 1";
+    let is_partition =
+        catalog::internally(|| spi::query_one(is_partition, &[spi::oid(Some(partition))], |_| ())).is_some();
+    if !is_partition {
+        return Ok(());
+    }
+    let names = behind(partition)?;
+    if names.is_empty() {
+        return Ok(());
+    }
+    let (_, partition) = owner(partition).unwrap_or_default();
+    let what = format!("partition \"{partition}\" has events that are not aggregated yet");
+    let detail = format!("Behind: {}.", names.join(", "));
+    if !GUARD_PARTITIONS.get() {
+        Error::new(ERRCODE_WARNING, what)
+            .detail(detail)
+            .hint("verify_rollup does not know of them any more.")
+            .report(PgLogLevel::WARNING);
+        return Ok(());
+    }
+    Err(Error::new(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, what).detail(detail).hint(format!(
+        "SELECT run_rollup('{}'); first, or SET rollup_ext.guard_partitions = off; to lose them.",
+        names[0]
+    )))
+}
+
+fn joins(partition: Oid, parent: Oid) -> Result<()> {
+    for rollup in rollups_over(parent)? {
+        let column = rollup.id_column.as_ref().or(rollup.time_column.as_ref());
+        let known = "SELECT true FROM pg_attribute WHERE attrelid = $1 AND attname = $2 AND NOT attisdropped";
+        let args = [spi::oid(Some(partition)), spi::text(column.map(String::as_str))];
+        let known = catalog::internally(|| spi::query_one(known, &args, |_| ())).is_some();
+        // Without the column it cannot be attached anyway.
+        if known && has_rows(&rollup, partition, Side::Old)? {
+            let (_, partition) = owner(partition).unwrap_or_default();
+            Error::new(
+                ERRCODE_WARNING,
+                format!(
+                    "partition \"{partition}\" has events that rollup \"{}\" takes for aggregated",
+                    rollup.name
+                ),
+            )
+            .detail("They are not beyond its position. If they were never in the event table, they are not counted.")
+            .hint(format!(
+                "SELECT * FROM verify_rollup('{0}', from, to); of their time range tells, \
+                 SELECT refresh_rollup('{0}', from, to); counts them.",
+                rollup.name
+            ))
+            .report(PgLogLevel::WARNING);
+        }
+    }
+    Ok(())
+}
