@@ -14,6 +14,10 @@ use crate::worker::{scheduler, settings};
 
 const LAUNCHER: Kind = Kind { backend_type: "rollup_ext launcher", entry: "rollup_ext_launcher_main" };
 const RESTART_SECONDS: i32 = 5;
+/// When to list the databases again after that failed.
+const AFTER_FAILURE: Duration = Duration::from_secs(5);
+/// A scheduler that starts for longer does not hold up those of other databases.
+const HELD_UP: Duration = Duration::from_secs(5);
 /// A scheduler that lived this long did not fail at its start.
 const SETTLED: Duration = Duration::from_secs(60);
 
@@ -44,16 +48,20 @@ pub extern "C-unwind" fn rollup_ext_launcher_main(_arg: pg_sys::Datum) {
         reap(&mut databases);
         let wanted = registry::wanted();
         let now = Instant::now();
+        let mut listed = true;
         if now >= list_at || !wanted.is_empty() {
             match background::transaction(background::databases) {
                 Ok(list) => update(&mut databases, list, &wanted),
-                Err(failure) => failure.log("rollup_ext cannot list the databases"),
+                Err(failure) => {
+                    failure.log("rollup_ext cannot list the databases");
+                    listed = false;
+                }
             }
-            list_at = now + settings::launcher_naptime();
+            list_at = now + if listed { settings::launcher_naptime() } else { AFTER_FAILURE };
         }
         start_next(&mut databases);
 
-        if has_news(&databases) {
+        if listed && has_news(&databases) {
             continue;
         }
         let starting = is_starting(&databases);
@@ -132,8 +140,13 @@ fn has_news(databases: &[Watched]) -> bool {
         })
 }
 
+/// Whether a scheduler is on its way, and not held up: connecting waits while somebody alters the database.
 fn is_starting(databases: &[Watched]) -> bool {
-    databases.iter().any(|w| w.scheduler.is_some() && registry::phase(w.database) == Some(Phase::Starting))
+    databases.iter().any(|w| {
+        w.scheduler.is_some()
+            && w.started.elapsed() < HELD_UP
+            && registry::phase(w.database) == Some(Phase::Starting)
+    })
 }
 
 /// Starts the scheduler that is due longest. One at a time: looking into a hundred databases without the extension
