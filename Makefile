@@ -32,7 +32,19 @@ test: setup ## all tests, in private servers; SUITES="regress cluster" runs some
 lint: ## rustfmt and clippy, warnings are errors
 	@scripts/lint
 
-clean: ## remove everything that was built, and the private installations
+demo: setup ## the clickstream workshop on a private server: load, roll up, ingest live, query, prove
+	@demo/run
+
+demo-stop: ## stop the demo's server and remove its files
+	@demo/stop
+
+bench: setup ## the published recipe against ours, on the same events in one run
+	@bench/run
+
+bench-sketches: setup ## HLL and TopN against the peers, in one run
+	@bench/sketches
+
+clean: demo-stop ## remove everything that was built, and the private installations
 	@scripts/clean
 
-.PHONY: help setup build install uninstall installcheck test lint clean
+.PHONY: help setup build install uninstall installcheck test lint demo demo-stop bench bench-sketches clean
