@@ -18,8 +18,8 @@ bench_server() {
     [ -f "$("$PG_CONFIG" --sharedir)/extension/hll.control" ] ||
         die "the peer is missing: install the package postgresql-$(pg_major)-hll"
     dir=$(scratch_dir bench)
-    trap 'server_remove "$dir"' EXIT
-    trap 'exit 130' INT TERM
+    trap 'trap "" INT TERM PIPE; server_remove "$dir"' EXIT
+    trap 'exit 130' HUP INT TERM PIPE
     server_start "$dir" "shared_buffers = 1GB" "work_mem = $WORK_MEM" "max_wal_size = 16GB" "checkpoint_timeout = 1h" \
         "autovacuum = off" "$@"
     psql -X -q -d postgres -c 'CREATE DATABASE bench'
