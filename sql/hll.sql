@@ -182,6 +182,12 @@ CREATE OPERATOR >= (
     LEFTARG = hll_hashval, RIGHTARG = hll_hashval, FUNCTION = hll_hashval_ge,
     COMMUTATOR = <=, NEGATOR = <, RESTRICT = scalargesel, JOIN = scalargejoinsel
 );
+COMMENT ON OPERATOR = (hll_hashval, hll_hashval) IS 'the same hash';
+COMMENT ON OPERATOR <> (hll_hashval, hll_hashval) IS 'another hash';
+COMMENT ON OPERATOR < (hll_hashval, hll_hashval) IS 'order of hashes';
+COMMENT ON OPERATOR <= (hll_hashval, hll_hashval) IS 'order of hashes';
+COMMENT ON OPERATOR > (hll_hashval, hll_hashval) IS 'order of hashes';
+COMMENT ON OPERATOR >= (hll_hashval, hll_hashval) IS 'order of hashes';
 
 CREATE OPERATOR CLASS hll_hashval_ops DEFAULT FOR TYPE hll_hashval USING btree AS
     OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, OPERATOR 4 >=, OPERATOR 5 >,
@@ -353,6 +359,12 @@ CREATE OPERATOR >= (
     LEFTARG = hll, RIGHTARG = hll, FUNCTION = hll_ge,
     COMMUTATOR = <=, NEGATOR = <, RESTRICT = scalargesel, JOIN = scalargejoinsel
 );
+COMMENT ON OPERATOR = (hll, hll) IS 'the same sketch';
+COMMENT ON OPERATOR <> (hll, hll) IS 'another sketch';
+COMMENT ON OPERATOR < (hll, hll) IS 'order of the stored bytes, for sorting only';
+COMMENT ON OPERATOR <= (hll, hll) IS 'order of the stored bytes, for sorting only';
+COMMENT ON OPERATOR > (hll, hll) IS 'order of the stored bytes, for sorting only';
+COMMENT ON OPERATOR >= (hll, hll) IS 'order of the stored bytes, for sorting only';
 
 CREATE OPERATOR CLASS hll_ops DEFAULT FOR TYPE hll USING btree AS
     OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, OPERATOR 4 >=, OPERATOR 5 >,
