@@ -105,38 +105,6 @@ impl Call {
         }
     }
 
-    /// The result of a set-returning function: all rows at once.
-    pub fn rows(self, rows: &[Vec<Option<Datum>>]) -> Datum {
-        // SAFETY: a function declared RETURNS SETOF or TABLE is called with a ReturnSetInfo, or not as a set.
-        unsafe {
-            let info = (*self.0).resultinfo as *mut pg_sys::ReturnSetInfo;
-            if info.is_null()
-                || (*info).type_ != pg_sys::NodeTag::T_ReturnSetInfo
-                || (*info).allowedModes & pg_sys::SetFunctionReturnMode::SFRM_Materialize as i32 == 0
-            {
-                crate::error::Error::new(
-                    pgrx::PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-                    "set-valued function called in context that cannot accept a set",
-                )
-                .hint("SELECT * FROM function(...);")
-                .raise()
-            }
-            let query_context = (*(*info).econtext).ecxt_per_query_memory;
-            let previous = pg_sys::MemoryContextSwitchTo(query_context);
-            let descriptor = pg_sys::CreateTupleDescCopy((*info).expectedDesc);
-            let store = pg_sys::tuplestore_begin_heap(true, false, pg_sys::work_mem);
-            pg_sys::MemoryContextSwitchTo(previous);
-            for row in rows {
-                let (mut datums, mut nulls) = split(row);
-                pg_sys::tuplestore_putvalues(store, descriptor, datums.as_mut_ptr(), nulls.as_mut_ptr());
-            }
-            (*info).returnMode = pg_sys::SetFunctionReturnMode::SFRM_Materialize;
-            (*info).setResult = store;
-            (*info).setDesc = descriptor;
-        }
-        self.null()
-    }
-
     /// The payload of a variable-length argument (`bytea`, `text`, `hll`, `jsonb`), detoasted.
     #[inline]
     pub fn bytes(self, i: usize) -> Bytes {

@@ -9,13 +9,22 @@ use super::call::Call;
 pub struct Rows(*mut pg_sys::ReturnSetInfo);
 
 impl Rows {
-    /// Starts the result of `call`, whose SQL declaration says `RETURNS SETOF` a composite type.
+    /// Starts the result of `call`, whose SQL declaration says `RETURNS TABLE` or `SETOF` a composite type.
     /// An error where a set cannot be returned.
     pub fn of(call: Call) -> Self {
+        Self::start(call, 0)
+    }
+
+    /// As [`Self::of`], for `RETURNS SETOF` a type that is not composite: rows of one column.
+    pub fn of_values(call: Call) -> Self {
+        Self::start(call, pg_sys::MAT_SRF_USE_EXPECTED_DESC)
+    }
+
+    fn start(call: Call, flags: u32) -> Self {
         // SAFETY: the frame is live; the function raises unless resultinfo is a ReturnSetInfo that
         // takes a materialized set.
         unsafe {
-            pg_sys::InitMaterializedSRF(call.frame(), 0);
+            pg_sys::InitMaterializedSRF(call.frame(), flags as _);
             Rows((*call.frame()).resultinfo.cast())
         }
     }

@@ -77,6 +77,14 @@ impl Row {
         self.value(column)
     }
 
+    /// The value as it is, valid while the row is; `None` for NULL.
+    pub fn datum(&self, column: i32) -> Option<Datum> {
+        let mut is_null = false;
+        // SAFETY: tuple and descriptor belong to the open SPI result.
+        let datum = unsafe { pg_sys::SPI_getbinval(self.tuple, self.descriptor, column, &mut is_null) };
+        (!is_null).then_some(datum)
+    }
+
     /// The value as text, whatever its type.
     pub fn text(&self, column: i32) -> Option<String> {
         // SAFETY: as in value(); the function returns a palloc'd C string or NULL.
@@ -138,6 +146,40 @@ pub fn query<T>(sql: &str, args: &[Arg], mut read: impl FnMut(&Row) -> T) -> Vec
         };
         tuples.iter().map(|&tuple| read(&Row { tuple, descriptor })).collect()
     })
+}
+
+/// Runs a query of any size in the memory of a few rows; `read` gets one row after the other.
+pub fn stream(sql: &str, mut read: impl FnMut(&Row)) {
+    const AT_ONCE: i64 = 1000;
+    let command = c_string(sql);
+    let none = std::ptr::null_mut();
+    // SAFETY: a balanced connect and finish around a cursor without arguments; each batch of tuples is freed when it
+    // was read. An error leaves through the transaction's abort.
+    unsafe {
+        pg_sys::SPI_connect();
+        let cursor = pg_sys::SPI_cursor_open_with_args(
+            std::ptr::null(),
+            command.as_ptr(),
+            0,
+            none,
+            none.cast(),
+            std::ptr::null(),
+            false,
+            0,
+        );
+        loop {
+            pg_sys::SPI_cursor_fetch(cursor, true, AT_ONCE);
+            let table = pg_sys::SPI_tuptable;
+            if pg_sys::SPI_processed == 0 {
+                break;
+            }
+            let tuples = std::slice::from_raw_parts((*table).vals, pg_sys::SPI_processed as usize);
+            tuples.iter().for_each(|&tuple| read(&Row { tuple, descriptor: (*table).tupdesc }));
+            pg_sys::SPI_freetuptable(table);
+        }
+        pg_sys::SPI_cursor_close(cursor);
+        pg_sys::SPI_finish();
+    }
 }
 
 /// Runs a query that returns at most one row.

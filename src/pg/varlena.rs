@@ -59,14 +59,6 @@ pub fn varlena_with(len: usize, fill: impl FnOnce(&mut [u8])) -> Datum {
     }
 }
 
-/// A JSON document as a `jsonb` value.
-pub fn jsonb(document: &str) -> Datum {
-    let text = super::session::c_string(document);
-    // SAFETY: the type's own input function, on a NUL-terminated string.
-    unsafe { pgrx::direct_function_call_as_datum(pg_sys::jsonb_in, &[Some(Datum::from(text.as_ptr()))]) }
-        .expect("jsonb_in returns a value")
-}
-
 /// A value of type `name`: cut to its length where it is longer.
 pub fn name(text: &str) -> Datum {
     let text = super::session::c_string(text);

@@ -7,7 +7,8 @@ use pgrx::pg_sys::{self, Datum};
 
 use crate::error::{Error, OrRaise, Result};
 use crate::pg::call::Call;
-use crate::pg::varlena::{jsonb, name, varlena};
+use crate::pg::rows::Rows;
+use crate::pg::varlena::{name, varlena};
 use crate::sql_function;
 
 pub mod catalog;
@@ -97,9 +98,12 @@ sql_function!(incremental_rollup_window, |call| {
 
 sql_function!(incremental_rollup_windows, |call| {
     let windows = rollup_name(call).and_then(|name| run::take_windows(&name)).or_raise();
-    let rows: Vec<_> =
-        windows.iter().map(|(start, end)| vec![Some(Datum::from(*start)), Some(Datum::from(*end))]).collect();
-    call.rows(&rows)
+    let mut rows = Rows::of(call);
+    for (start, end) in windows {
+        // SAFETY: two columns of bigint, as declared.
+        unsafe { rows.put([Some(Datum::from(start)), Some(Datum::from(end))]) };
+    }
+    call.null()
 });
 
 // What the coordinator of a Citus cluster asks the other nodes. A node without metadata has no such sequence, and
@@ -174,12 +178,11 @@ fn range(call: Call) -> verify::Range {
 }
 
 sql_function!(verify_rollup, |call| {
-    let differences = rollup_name(call).and_then(|name| verify::verify(&name, range(call))).or_raise();
-    let rows: Vec<_> = differences
-        .iter()
-        .map(|d| vec![Some(jsonb(&d.key)), d.stored.as_deref().map(jsonb), d.expected.as_deref().map(jsonb)])
-        .collect();
-    call.rows(&rows)
+    let mut rows = Rows::of(call);
+    // SAFETY: three columns of jsonb, as declared.
+    let report = |difference| unsafe { rows.put(difference) };
+    rollup_name(call).and_then(|name| verify::verify(&name, range(call), report)).or_raise();
+    call.null()
 });
 
 sql_function!(refresh_rollup, |call| {
@@ -188,8 +191,10 @@ sql_function!(refresh_rollup, |call| {
 
 sql_function!(explain_rollup, |call| {
     let lines = rollup_name(call).and_then(|name| manage::explain(&name)).or_raise();
-    let rows: Vec<_> = lines.iter().map(|line| vec![Some(varlena(line.as_bytes()))]).collect();
-    call.rows(&rows)
+    let mut rows = Rows::of_values(call);
+    // SAFETY: one column of text, as declared.
+    lines.iter().for_each(|line| unsafe { rows.put([Some(varlena(line.as_bytes()))]) });
+    call.null()
 });
 
 sql_function!(rollup_head, |call| {

@@ -8,6 +8,7 @@ use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PgLogLevel};
 use crate::error::{Error, OrRaise, Result};
 use crate::pg::call::Call;
 use crate::pg::ddl::{self, Change};
+use crate::pg::rows::Rows;
 use crate::pg::session::{self, AsRole};
 use crate::pg::spi;
 use crate::pg::varlena::varlena;
@@ -33,8 +34,10 @@ pub fn define() {
 sql_function!(rollups_behind, |call| {
     let partition = call.oid(0).unwrap_or(Oid::INVALID);
     let names = owned_by_caller(partition).and_then(|()| behind(partition)).or_raise();
-    let rows: Vec<_> = names.iter().map(|name| vec![Some(varlena(name.as_bytes()))]).collect();
-    call.rows(&rows)
+    let mut rows = Rows::of_values(call);
+    // SAFETY: one column of text, as declared.
+    names.iter().for_each(|name| unsafe { rows.put([Some(varlena(name.as_bytes()))]) });
+    call.null()
 });
 
 sql_function!(guard_partitions, |call| {

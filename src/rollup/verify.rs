@@ -1,7 +1,7 @@
 //! Comparing a rollup with its events, and recomputing a part of it.
 
 use pgrx::PgSqlErrorCode::*;
-use pgrx::pg_sys;
+use pgrx::pg_sys::{self, Datum};
 use pgrx::spi::{quote_identifier, quote_literal};
 
 use crate::error::{Error, Result};
@@ -11,13 +11,6 @@ use crate::rollup::citus;
 use crate::rollup::definition::{Definition, Measure};
 use crate::rollup::run::{self, AsRollup};
 use crate::rollup::window::{Bound, Window};
-
-/// A group that differs: its key, and its measures in the rollup and in the events; JSON.
-pub struct Difference {
-    pub key: String,
-    pub stored: Option<String>,
-    pub expected: Option<String>,
-}
 
 /// A range of bucket times, in microseconds since 2000-01-01 UTC; open where `None`.
 #[derive(Clone, Copy)]
@@ -32,9 +25,10 @@ impl Range {
     }
 }
 
-/// The groups in which a rollup differs from its events up to its position. Holds off runs of the rollup, not readers
-/// and writers of the events.
-pub fn verify(name: &str, range: Range) -> Result<Vec<Difference>> {
+/// Finds the groups in which a rollup differs from its events up to its position; `report` gets each with its key, its
+/// measures in the rollup and those in the events, as jsonb. Holds off runs of the rollup, not readers and writers of
+/// the events.
+pub fn verify(name: &str, range: Range, mut report: impl FnMut([Option<Datum>; 3])) -> Result<()> {
     let rollup = catalog::lock_owned(name)?;
     let definition = aggregated(&rollup)?;
     let target = target_name(&rollup);
@@ -71,11 +65,8 @@ pub fn verify(name: &str, range: Range) -> Result<Vec<Difference>> {
         differ = differ.concat(),
         select = definition.select_sql()?,
     );
-    Ok(spi::query(&statement, &[], |row| Difference {
-        key: row.text(1).unwrap_or_default(),
-        stored: row.text(2),
-        expected: row.text(3),
-    }))
+    spi::stream(&statement, |row| report([row.datum(1), row.datum(2), row.datum(3)]));
+    Ok(())
 }
 
 /// Whether no event can have been aggregated yet.
