@@ -52,6 +52,8 @@ AS $$
 DECLARE
     run record;
     total bigint := 0;
+    -- What comes later is for the next call: under constant ingest there would be no end.
+    head bigint := @extschema@.rollup_head(rollup_name);
 BEGIN
     LOOP
         SELECT * INTO run FROM @extschema@.run_rollup(rollup_name);
@@ -60,10 +62,11 @@ BEGIN
         total := total OPERATOR(pg_catalog.+) run.rows_written;
         RAISE NOTICE 'rollup "%": aggregated up to %, % rows written', rollup_name,
             COALESCE(run.window_end::pg_catalog.text, run.time_end::pg_catalog.text), total;
+        EXIT WHEN head IS NULL OR run.window_end OPERATOR(pg_catalog.>=) head;
     END LOOP;
 END $$;
 COMMENT ON PROCEDURE catch_up_rollup(text) IS
-'runs a rollup until nothing is left, each batch a transaction of its own; what is done stays done when it is cancelled';
+'runs a rollup until it has come to where its events were when it was called, each batch a transaction of its own; what is done stays done when it is cancelled';
 
 CREATE FUNCTION pause_rollup(rollup_name text) RETURNS void
 AS 'MODULE_PATHNAME', 'rollup_ext_pause_rollup' LANGUAGE C VOLATILE PARALLEL UNSAFE;

@@ -357,10 +357,14 @@ pub fn check_sequence(sequence: Oid) -> Result<()> {
         .hint(format!("ALTER SEQUENCE {name} {cure};")))
 }
 
-/// The last id drawn; `None` when none was. Called under `catalog::internally`.
+/// The last id drawn; `None` when none was, or the sequence is gone. Called under `catalog::internally`.
+///
+/// Read like a table: pg_sequence_last_value() would lock the sequence as its writers do, so that two runs would wait
+/// for each other, and whoever looks at `rollup_status` in a long transaction would hold all rollups back.
 pub fn last_value(sequence: Oid) -> Option<i64> {
-    spi::query_one("SELECT pg_sequence_last_value($1)", &[spi::oid(Some(sequence))], |row| row.int8(1))
-        .flatten()
+    let name = existing_name(sequence)?;
+    let query = format!("SELECT last_value FROM {name} WHERE is_called");
+    spi::query_one(&query, &[], |row| row.int8(1)).flatten()
 }
 
 /// The position before the first id a sequence can give. Called under `catalog::internally`.
