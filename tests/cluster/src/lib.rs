@@ -274,7 +274,7 @@ fn program(name: &str) -> PathBuf {
 }
 
 /// A command as the server's operating-system user: PostgreSQL does not run as root.
-fn server_command(program: impl AsRef<std::ffi::OsStr>) -> Command {
+pub fn server_command(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = if is_root() {
         let mut command = Command::new("runuser");
         command.args(["-u", "postgres", "--"]).arg(program);

@@ -9,7 +9,7 @@ use cluster_tests::{Cluster, Sql, Stop, wait_for};
 /// Eight writers and two rollups; `ROLLUP_EXT_CRASH_ROUNDS` crashes of random kinds at random moments.
 #[test]
 fn crashes_at_random_moments_lose_and_double_nothing() {
-    let rounds = setting("ROLLUP_EXT_CRASH_ROUNDS", || 6);
+    let rounds = setting("ROLLUP_EXT_CRASH_ROUNDS", || 5);
     let mut random = Random::from_environment();
     let cluster = Cluster::start("checkpoint_timeout = 30s\nmax_wal_size = 64MB");
     cluster.database("shop").run(EVENTS);

@@ -24,7 +24,9 @@ const SETUP: &str = "
     SELECT register_rollup('by_hand', 'SELECT kind, count(*) AS events, sum(value) AS total FROM events GROUP BY kind',
         source => 'events');
     SELECT register_rollup('by_worker', 'SELECT kind, count(*) AS events, sum(value) AS total FROM events GROUP BY kind',
-        source => 'events', schedule => '1 second', batch_size => 37)";
+        source => 'events', schedule => '1 second', batch_size => 37);
+    -- While vacuum cuts a table short it stands in the way of everybody.
+    ALTER TABLE by_hand SET (vacuum_truncate = off)";
 
 /// Count and sum by kind.
 type Totals = BTreeMap<i32, (i64, i64)>;
@@ -280,9 +282,9 @@ impl Model {
 
 #[test]
 fn random_interleavings_agree_with_a_simple_model() {
-    let steps = setting("ROLLUP_EXT_MODEL_STEPS", || 4000);
+    let steps = setting("ROLLUP_EXT_MODEL_STEPS", || 2500);
     let random = Random::from_environment();
-    let cluster = Cluster::start("autovacuum_naptime = 1s\ndeadlock_timeout = 5ms\nlog_lock_waits = on");
+    let cluster = Cluster::start("autovacuum_naptime = 1s\ndeadlock_timeout = 10ms\nlog_lock_waits = on");
     cluster.database("shop").run(SETUP);
     // One more than the sessions: the observer.
     let clients: Vec<Client> = (0..=SESSIONS)
