@@ -44,7 +44,10 @@ bench: setup ## the published recipe against ours, on the same events in one run
 bench-sketches: setup ## HLL and TopN against the peers, in one run
 	@bench/sketches
 
+bench-writers: setup ## what writers notice of a rollup each second, and of the recipe's lock
+	@bench/writers
+
 clean: demo-stop ## remove everything that was built, and the private installations
 	@scripts/clean
 
-.PHONY: help setup build install uninstall installcheck test lint demo demo-stop bench bench-sketches clean
+.PHONY: help setup build install uninstall installcheck test lint demo demo-stop bench bench-sketches bench-writers clean
