@@ -1,7 +1,7 @@
 //! The aggregates `hll_add_agg` and `hll_union_agg`: a state is a block of words, small for small groups.
 
 use pgrx::pg_sys::Datum;
-use sketches::hll::{Grow, Params, State, Stored, cardinality};
+use sketches::hll::{Body, Grow, Params, State, Stored, cardinality};
 
 use super::{corrupt, settings, stored, value};
 use crate::error::OrRaise;
@@ -133,6 +133,10 @@ sql_function!(
     |call| {
         let bytes = call.bytes(0);
         let sketch = stored(&bytes);
+        // Entries are checked as they are merged; registers are copied, and Citus lets anybody send some.
+        if let Body::Dense(_) = sketch.body {
+            sketch.validate().unwrap_or_else(|error| corrupt(error).raise());
+        }
         let mut state = Words::alloc_here(State::words_for(&sketch));
         State::init(state.words_mut(), sketch.params);
         while let Some(grow) = merge(&mut state, &sketch) {

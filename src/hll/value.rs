@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use pgrx::pg_sys::{self, Datum};
 use pgrx::{PgSqlErrorCode, direct_function_call_as_datum};
-use sketches::hll::{Body, Params, Sketch, Stored, cardinality, params, registers, standard_error, v1};
+use sketches::hll::{Body, Corrupt, Params, Sketch, Stored, cardinality, params, registers, standard_error, v1};
 
 use super::aggregate::params as params_of_arguments;
 use super::{corrupt, settings, sketch_value, stored};
@@ -15,10 +15,12 @@ use crate::sql_function;
 
 /// A value of type `hll` with the parameters of its column: from bytes of either storage version.
 fn import(bytes: &[u8], typmod: i32, code: PgSqlErrorCode) -> Datum {
-    let native = v1::import(bytes).unwrap_or_else(|error| {
-        Error::new(code, format!("invalid hll: {error}")).raise();
-    });
+    let native = v1::import(bytes).unwrap_or_else(|error| invalid(error, code).raise());
     varlena(&coerce(&native, typmod).or_raise())
+}
+
+fn invalid(error: Corrupt, code: PgSqlErrorCode) -> Error {
+    Error::new(code, format!("invalid hll: {error}"))
 }
 
 /// The sketch with the parameters of a column. It may lose precision by that, but it cannot gain it.
@@ -66,9 +68,7 @@ sql_function!(
         let text = call.c_string(0);
         let code = PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION;
         if let Some(digits) = text.strip_prefix(b"\\x") {
-            let Some(bytes) = from_hex(digits) else {
-                Error::new(code, "invalid hll: not an even number of hexadecimal digits").raise()
-            };
+            let bytes = v1::from_hex(digits).unwrap_or_else(|error| invalid(error, code).raise());
             return import(&bytes, call.i32(2), code);
         }
         // SAFETY: the input function of bytea, on the C string that the declaration gives argument 0.
@@ -79,14 +79,6 @@ sql_function!(
         import(&bytes, call.i32(2), code)
     }
 );
-
-fn from_hex(digits: &[u8]) -> Option<Vec<u8>> {
-    let nibble = |digit: u8| (digit as char).to_digit(16);
-    let pairs = digits.chunks_exact(2);
-    let whole = pairs.remainder().is_empty();
-    let bytes = pairs.map(|pair| Some((nibble(pair[0])? << 4 | nibble(pair[1])?) as u8));
-    bytes.collect::<Option<Vec<u8>>>().filter(|_| whole)
-}
 
 sql_function!(
     /// Output: the text form of bytea.

@@ -30,6 +30,22 @@ pub fn import(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Corrupt> {
     }
 }
 
+/// Bytes from hexadecimal digits, as the input of bytea takes them after its `\x`: with space between the bytes.
+pub fn from_hex(digits: &[u8]) -> Result<Vec<u8>, Corrupt> {
+    let nibble = |digit: u8| (digit as char).to_digit(16).ok_or(Corrupt("invalid hexadecimal digit"));
+    let mut bytes = Vec::with_capacity(digits.len() / 2);
+    let mut rest = digits.iter();
+    while let Some(&high) = rest.next() {
+        if matches!(high, b' ' | b'\n' | b'\t' | b'\r') {
+            continue;
+        }
+        let high = nibble(high)?;
+        let &low = rest.next().ok_or(Corrupt("odd number of hexadecimal digits"))?;
+        bytes.push((high << 4 | nibble(low)?) as u8);
+    }
+    Ok(bytes)
+}
+
 /// Reads version 1. Registers keep their ranks, hashes are added; log2m above ours folds.
 pub fn read(bytes: &[u8]) -> Result<Sketch, Corrupt> {
     let &[kind, shape, hints, ref body @ ..] = bytes else {
