@@ -43,7 +43,9 @@ pub fn estimate(histogram: &[u32; 64], params: Params) -> f64 {
         z = 0.5 * (z + count as f64);
     }
     z += m * sigma(counts[0] as f64 / m);
-    m * m / (2.0 * std::f64::consts::LN_2 * z)
+    // Each register that is set has seen a value of its own: the formula says less of a single register of one bit.
+    let set = m - histogram[0] as f64;
+    (m * m / (2.0 * std::f64::consts::LN_2 * z)).max(set)
 }
 
 /// x + sum over k >= 1 of x^(2^k) 2^(k-1): what the empty registers add.
@@ -86,7 +88,7 @@ mod tests {
 
     #[test]
     fn no_count_is_infinite() {
-        for log2m in 1..=Params::MAX_LOG2M {
+        for log2m in 0..=Params::MAX_LOG2M {
             for regwidth in 1..=8 {
                 let params = Params { log2m, regwidth, ..Params::default() };
                 let mut histogram = [0; 64];
