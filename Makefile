@@ -29,6 +29,9 @@ installcheck: ## run pg_regress and the isolation specs against the running serv
 test: setup ## all tests, in private servers; SUITES="regress cluster" runs some; last line: N passed, N failed, N skipped
 	@scripts/test $(SUITES)
 
+fuzz: ## fuzz whatever reads a sketch, FUZZ_RUNS inputs for each target (10000000); installs cargo-fuzz if absent
+	@scripts/fuzz $(TARGETS)
+
 lint: ## rustfmt and clippy, warnings are errors
 	@scripts/lint
 

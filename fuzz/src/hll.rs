@@ -46,7 +46,9 @@ pub fn stored(input: &[u8]) {
 
     for max_sparse in [-1, 3] {
         let written = v1::write(&sketch, max_sparse).unwrap();
-        assert!(written.len() <= 4 + (params.registers() * (params.log2m + params.regwidth) as usize).div_ceil(8));
+        assert!(
+            written.len() <= 4 + (params.registers() * (params.log2m + params.regwidth) as usize).div_ceil(8)
+        );
         let mut read = v1::read(&written).unwrap();
         assert_eq!(read.state().params(), params);
         let read = read.to_bytes();
@@ -160,6 +162,7 @@ fn ranks(sketch: &Stored) -> impl Iterator<Item = u8> {
 fn count(sketch: &Stored) {
     if let Some(count) = cardinality(sketch) {
         assert!(count.is_finite() && count >= 0.0 && count == count.trunc(), "{count}");
+        assert_eq!(count == 0.0, ranks(sketch).all(|rank| rank == 0));
     }
 }
 
@@ -172,7 +175,9 @@ fn sketch_of(log2m: u8, n: u64) -> Sketch {
 /// Sketches of every kind in both versions.
 pub fn stored_seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
-    for (log2m, n) in [(9, 0), (9, 1), (9, 5), (9, 40), (11, 300), (4, 3), (4, 100), (6, 1000), (0, 9), (18, 3), (8, 90)] {
+    for (log2m, n) in
+        [(9, 0), (9, 1), (9, 5), (9, 40), (11, 300), (4, 3), (4, 100), (6, 1000), (0, 9), (18, 3), (8, 90)]
+    {
         let bytes = sketch_of(log2m, n).to_bytes();
         seeds.push(v1::write(&valid(&bytes), -1).unwrap());
         seeds.push(bytes);
@@ -191,7 +196,8 @@ pub fn stored_seeds() -> Vec<Vec<u8>> {
 }
 
 pub fn text_seeds() -> Vec<Vec<u8>> {
-    let hex = |bytes: &Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into_bytes();
+    let hex =
+        |bytes: &Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into_bytes();
     let mut seeds: Vec<Vec<u8>> = stored_seeds().iter().filter(|seed| seed.len() < 60).map(hex).collect();
     seeds.push(b"21 8B\n7F ".to_vec());
     seeds

@@ -1,6 +1,6 @@
 //! TopN: lists of counters as jsonb, serialized transition states, and a model of exact counters.
 
-use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use sketches::topn::jsonb::{List, NotCounters, encode, encoded_len};
 use sketches::topn::{self, Block, Counter, Error, ListError, MAX_COUNT, list};
@@ -36,7 +36,9 @@ pub fn jsonb(input: &[u8]) {
     let Ok(list) = List::parse(input) else { return };
     let Ok(counters) = list.iter().collect::<Result<Vec<Counter>, NotCounters>>() else {
         // Whoever reads all of it finds the error, after adding what comes before.
-        assert!(list::total(&list).is_err() && list::top(&list, 3).is_err() && list::add(&list, b"a", 9).is_err());
+        assert!(
+            list::total(&list).is_err() && list::top(&list, 3).is_err() && list::add(&list, b"a", 9).is_err()
+        );
         let mut state = Bounded::new(input.len());
         assert!(matches!(topn::add_list(&mut state, 7, &list), Err(ListError::NotCounters(_))));
         finish(&mut state, 7);
@@ -86,15 +88,22 @@ pub fn wire(input: &[u8]) {
         // Onto itself, onto a small state and onto one that has pruned.
         merge(&mut state, limit, input).unwrap();
         finish(&mut state, limit);
-        for items in [3u32, 400] {
-            let mut state = Bounded::new(input.len());
-            for i in 0..items {
-                topn::add(&mut state, limit, &i.to_string().into_bytes(), 1).unwrap();
-            }
-            merge(&mut state, limit, input).unwrap();
-            finish(&mut state, limit);
-        }
+        let mut state = Bounded::new(input.len());
+        state.bytes.clone_from(&started()[LIMITS.iter().position(|&l| l == limit).unwrap()]);
+        merge(&mut state, limit, input).unwrap();
+        finish(&mut state, limit);
     }
+}
+
+/// States to merge into, one for each of [`LIMITS`]: a small one, one that has pruned, a large one.
+fn started() -> &'static [Vec<u8>; 3] {
+    static STARTED: OnceLock<[Vec<u8>; 3]> = OnceLock::new();
+    let state = |limit, n: usize| {
+        let mut state = Vec::new();
+        items()[..n].iter().for_each(|item| topn::add(&mut state, limit, item, 1).unwrap());
+        state
+    };
+    STARTED.get_or_init(|| [state(LIMITS[0], 3), state(LIMITS[1], 300), state(LIMITS[2], 200)])
 }
 
 fn merge(state: &mut Bounded, limit: usize, wire: &[u8]) -> Result<(), Error> {
@@ -123,73 +132,76 @@ fn encode_all(counters: &[Counter]) -> Vec<u8> {
     bytes
 }
 
+const KEYS: usize = 1024;
+
+/// The items of the model by their number; some are long.
+fn items() -> &'static [Vec<u8>] {
+    static ITEMS: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
+    let item =
+        |key: usize| format!("{key}{}", if key.is_multiple_of(97) { " ".repeat(300) } else { String::new() });
+    ITEMS.get_or_init(|| (0..KEYS).map(|key| item(key).into_bytes()).collect())
+}
+
+fn key(item: &[u8]) -> usize {
+    std::str::from_utf8(item).unwrap().trim_end().parse().unwrap()
+}
+
 /// A program for two states, against exact counters: adds, runs of adds, merges, finished lists.
 pub fn model(input: &[u8]) {
     let mut input = input.iter().copied();
     let mut byte = || input.next();
     let Some(limit) = byte().map(|b| 1 + b as usize % 40) else { return };
     let mut states = [Bounded::new(1 << 16), Bounded::new(1 << 16)];
-    let mut exact = [BTreeMap::<Vec<u8>, u64>::new(), BTreeMap::new()];
+    let mut exact = [[0u64; KEYS]; 2];
     let mut adds = 0;
-    while let Some(op) = byte() {
+    while let Some(op) = byte()
+        && adds < 1500
+    {
         let which = (op & 1) as usize;
         match op >> 1 & 3 {
             kind @ (0 | 1) => {
                 let (Some(low), Some(high), Some(weight)) = (byte(), byte(), byte()) else { break };
                 // Weights from nothing to the largest; most are small.
-                let weight = if weight < 0xe0 { u64::from(weight & 7) } else { MAX_COUNT >> (2 * (weight & 0x1f)) };
-                for i in 0..if kind == 0 { 1 } else { 8 * (u16::from(op >> 3) + 1) } {
-                    let key = u16::from_le_bytes([low, high]).wrapping_add(i);
-                    let mut item = key.to_string().into_bytes();
-                    if key.is_multiple_of(97) {
-                        item.resize(300, b'.');
-                    }
-                    topn::add(&mut states[which], limit, &item, weight).unwrap();
-                    let count = exact[which].entry(item).or_default();
-                    *count = (*count + weight).min(MAX_COUNT);
-                    adds += 1;
+                let weight =
+                    if weight < 0xe0 { u64::from(weight & 7) } else { MAX_COUNT >> (2 * (weight & 0x1f)) };
+                let run = if kind == 0 { 1 } else { 8 * (usize::from(op >> 3) + 1) };
+                for i in 0..run {
+                    let key = (usize::from(u16::from_le_bytes([low, high])) + i) % KEYS;
+                    topn::add(&mut states[which], limit, &items()[key], weight).unwrap();
+                    exact[which][key] = (exact[which][key] + weight).min(MAX_COUNT);
                 }
+                adds += run;
             }
-            2 => {
-                let wire = topn::serialize(&states[1 - which].bytes);
-                topn::merge(&mut states[which], limit, &wire).unwrap();
-                move_counts(&mut exact, which);
-                states[1 - which].bytes.clear();
-            }
-            _ => {
-                // A finished list knows nothing of its error: only one without is comparable.
+            kind => {
                 let other = &states[1 - which].bytes;
-                if topn::error_bound(other, topn::limit(other, limit)) > 0 {
+                let other_limit = topn::limit(other, limit);
+                if kind == 2 {
+                    let wire = topn::serialize(other);
+                    topn::merge(&mut states[which], limit, &wire).unwrap();
+                } else if topn::error_bound(other, other_limit) == 0 {
+                    let list = encode_all(&topn::counters(other, other_limit));
+                    topn::add_list(&mut states[which], limit, &List::parse(&list).unwrap()).unwrap();
+                } else {
+                    // A finished list knows nothing of its error: only one without is comparable.
                     continue;
                 }
-                let list = encode_all(&topn::counters(other, topn::limit(other, limit)));
-                topn::add_list(&mut states[which], limit, &List::parse(&list).unwrap()).unwrap();
-                move_counts(&mut exact, which);
                 states[1 - which].bytes.clear();
+                let moved = std::mem::replace(&mut exact[1 - which], [0; KEYS]);
+                exact[which].iter_mut().zip(moved).for_each(|(sum, n)| *sum = (*sum + n).min(MAX_COUNT));
             }
-        }
-        if adds > 3000 {
-            break;
         }
     }
     for (state, exact) in states.iter_mut().zip(&exact) {
         let limit = topn::limit(&state.bytes, limit);
         let bound = topn::error_bound(&state.bytes, limit);
-        let counters = topn::counters(&state.bytes, limit);
-        assert!(counters.iter().all(|c| exact.contains_key(c.item)));
-        let found: BTreeMap<&[u8], u64> = counters.iter().map(|c| (c.item, c.count)).collect();
-        for (item, &truth) in exact {
-            let count = found.get(&item[..]).copied().unwrap_or(0);
+        let mut found = [0u64; KEYS];
+        for counter in topn::counters(&state.bytes, limit) {
+            found[key(counter.item)] = counter.count;
+        }
+        for (&count, &truth) in found.iter().zip(exact) {
             assert!(count <= truth && truth <= count.saturating_add(bound), "{count} {truth} {bound}");
         }
         finish(state, limit);
-    }
-}
-
-fn move_counts(exact: &mut [BTreeMap<Vec<u8>, u64>; 2], to: usize) {
-    for (item, count) in std::mem::take(&mut exact[1 - to]) {
-        let sum = exact[to].entry(item).or_default();
-        *sum = (*sum + count).min(MAX_COUNT);
     }
 }
 
@@ -218,8 +230,9 @@ pub fn jsonb_seeds() -> Vec<Vec<u8>> {
 }
 
 pub fn wire_seeds() -> Vec<Vec<u8>> {
-    let mut seeds: Vec<Vec<u8>> =
-        [(0, 9), (1, 9), (5, 9), (40, 9)].map(|(n, limit)| topn::serialize(&counters_of(n, limit, |i| i * i))).to_vec();
+    let mut seeds: Vec<Vec<u8>> = [(0, 9), (1, 9), (5, 9), (40, 9)]
+        .map(|(n, limit)| topn::serialize(&counters_of(n, limit, |i| i * i)))
+        .to_vec();
     // Pruned, so with a floor and errors.
     seeds.push(topn::serialize(&counters_of(300, 2, |_| 1)));
     seeds.push(topn::serialize(&counters_of(300, 3, |i| u64::MAX >> (i % 60 + 1))));

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 
 use pgrx::pg_sys::{self, Datum};
 use pgrx::{PgSqlErrorCode, direct_function_call_as_datum};
-use sketches::hll::{Body, Corrupt, Params, Sketch, Stored, cardinality, params, registers, standard_error, v1};
+use sketches::hll::{
+    Body, Corrupt, Params, Sketch, Stored, cardinality, params, registers, standard_error, v1,
+};
 
 use super::aggregate::params as params_of_arguments;
 use super::{corrupt, settings, sketch_value, stored};
