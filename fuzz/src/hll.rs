@@ -34,27 +34,24 @@ pub fn stored(input: &[u8]) {
     assert_eq!(Sketch::from_stored(&sketch).unwrap().to_bytes(), *bytes);
 
     let params = sketch.params;
-    for to in [params.log2m / 2, params.log2m.saturating_sub(1)] {
-        let to = Params { log2m: to, expthresh: 0, ..params };
-        let mut coerced = Sketch::new(to);
-        coerced.merge(&sketch.with_hints_of(to)).unwrap();
-        let coerced = coerced.to_bytes();
-        let coerced = valid(&coerced);
-        assert_eq!(coerced.params, to);
-        count(&coerced);
-    }
+    let choice = murmur::hash(input, 1);
+    let to = [params.log2m / 2, params.log2m.saturating_sub(1)][choice as usize & 1];
+    let to = Params { log2m: to, expthresh: 0, ..params };
+    let mut coerced = Sketch::new(to);
+    coerced.merge(&sketch.with_hints_of(to)).unwrap();
+    let coerced = coerced.to_bytes();
+    assert_eq!(valid(&coerced).params, to);
+    count(&valid(&coerced));
 
-    for max_sparse in [-1, 3] {
-        let written = v1::write(&sketch, max_sparse).unwrap();
-        assert!(
-            written.len() <= 4 + (params.registers() * (params.log2m + params.regwidth) as usize).div_ceil(8)
-        );
-        let mut read = v1::read(&written).unwrap();
-        assert_eq!(read.state().params(), params);
-        let read = read.to_bytes();
-        let top = params.top_value();
-        assert!(ranks(&valid(&read)).eq(ranks(&sketch).map(|rank| rank.min(top))));
-    }
+    let written = v1::write(&sketch, [-1, 0, 3, i32::MAX][choice as usize >> 1 & 3]).unwrap();
+    assert!(
+        written.len() <= 4 + (params.registers() * (params.log2m + params.regwidth) as usize).div_ceil(8)
+    );
+    let mut read = v1::read(&written).unwrap();
+    assert_eq!(read.state().params(), params);
+    let read = read.to_bytes();
+    let top = params.top_value();
+    assert!(ranks(&valid(&read)).eq(ranks(&sketch).map(|rank| rank.min(top))));
 }
 
 /// Several sketches, each after a length of one byte (in units of its value): any order and grouping gives the same.
@@ -122,7 +119,7 @@ fn deserialize(sketch: Stored) -> Result<Vec<u64>, Corrupt> {
 
 /// Nearly all the time would go to sketches of many registers: one in 256 of those will do.
 fn left_out(sketch: &[u8], input: &[u8]) -> bool {
-    sketch.get(1).is_some_and(|shape| shape & 31 > 9) && !murmur::hash(input, 0).is_multiple_of(256)
+    sketch.get(1).is_some_and(|shape| shape & 31 > 7) && !murmur::hash(input, 0).is_multiple_of(256)
 }
 
 fn merged(left: &[u8], right: &[u8]) -> Vec<u8> {
@@ -162,7 +159,7 @@ fn ranks(sketch: &Stored) -> impl Iterator<Item = u8> {
 fn count(sketch: &Stored) {
     if let Some(count) = cardinality(sketch) {
         assert!(count.is_finite() && count >= 0.0 && count == count.trunc(), "{count}");
-        assert_eq!(count == 0.0, ranks(sketch).all(|rank| rank == 0));
+        assert_eq!(count == 0.0, !ranks(sketch).any(|rank| rank > 0));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use sketches::hll::murmur;
 use sketches::topn::jsonb::{List, NotCounters, encode, encoded_len};
 use sketches::topn::{self, Block, Counter, Error, ListError, MAX_COUNT, list};
 
@@ -29,6 +30,11 @@ impl Block for Bounded {
 }
 
 const LIMITS: [usize; 3] = [1, 7, 1000];
+
+/// Which of [`LIMITS`] an input is tried with, and in which state.
+fn choice(input: &[u8]) -> usize {
+    murmur::hash(input, 0) as usize % LIMITS.len()
+}
 
 /// The bytes of a jsonb value, as every function that takes a list gets them. After PostgreSQL's own input they are well
 /// formed; a corrupt table's need not be.
@@ -61,38 +67,35 @@ pub fn jsonb(input: &[u8]) {
     assert!((counters.len()..=counters.len() + 1).contains(&longer.len()));
     encode_all(&longer);
     let ordered = counters.windows(2).all(|w| (w[0].item.len(), w[0].item) < (w[1].item.len(), w[1].item));
-    for limit in LIMITS {
-        let mut state = Bounded::new(input.len());
-        topn::add_list(&mut state, limit, &list).unwrap();
-        if ordered {
-            // PostgreSQL wrote it: nothing is pruned below an input, and twice the list is its double.
-            let kept = topn::counters(&state.bytes, topn::limit(&state.bytes, limit).max(counters.len()));
-            assert!(kept.iter().eq(&counters));
-            assert_eq!(topn::error_bound(&state.bytes, counters.len()), 0);
-            let twice = counters.iter().map(|c| Counter { count: (2 * c.count).min(MAX_COUNT), ..*c });
-            assert!(doubled.iter().copied().eq(twice));
-        }
-        topn::add_list(&mut state, limit, &again).unwrap();
-        finish(&mut state, limit);
+    let limit = LIMITS[choice(input)];
+    let mut state = Bounded::new(input.len());
+    topn::add_list(&mut state, limit, &list).unwrap();
+    if ordered {
+        // PostgreSQL wrote it: nothing is pruned below an input, and twice the list is its double.
+        let kept = topn::counters(&state.bytes, topn::limit(&state.bytes, limit).max(counters.len()));
+        assert!(kept.iter().eq(&counters));
+        assert_eq!(topn::error_bound(&state.bytes, counters.len()), 0);
+        let twice = counters.iter().map(|c| Counter { count: (2 * c.count).min(MAX_COUNT), ..*c });
+        assert!(doubled.iter().copied().eq(twice));
     }
+    topn::add_list(&mut state, limit, &again).unwrap();
+    finish(&mut state, limit);
 }
 
 /// A serialized transition state: what merges into any state ends in one that finishes and serializes.
 pub fn wire(input: &[u8]) {
-    for limit in LIMITS {
-        let mut state = Bounded::new(input.len());
-        if merge(&mut state, limit, input).is_err() {
-            continue;
-        }
-        finish(&mut state, limit);
-        // Onto itself, onto a small state and onto one that has pruned.
-        merge(&mut state, limit, input).unwrap();
-        finish(&mut state, limit);
-        let mut state = Bounded::new(input.len());
-        state.bytes.clone_from(&started()[LIMITS.iter().position(|&l| l == limit).unwrap()]);
-        merge(&mut state, limit, input).unwrap();
-        finish(&mut state, limit);
+    let limit = LIMITS[choice(input)];
+    let mut state = Bounded::new(input.len());
+    if merge(&mut state, limit, input).is_err() {
+        return;
     }
+    finish(&mut state, limit);
+    // Once more, and onto a state that is there already.
+    merge(&mut state, limit, input).unwrap();
+    finish(&mut state, limit);
+    state.bytes.clone_from(&started()[choice(input)]);
+    merge(&mut state, limit, input).unwrap();
+    finish(&mut state, limit);
 }
 
 /// States to merge into, one for each of [`LIMITS`]: a small one, one that has pruned, a large one.

@@ -160,7 +160,7 @@ CREATE FUNCTION memory(work_mem text, condition text, name text, args text) RETU
 DECLARE line text;
 BEGIN
     PERFORM set_config('work_mem', work_mem, true);
-    FOR line IN EXECUTE format('EXPLAIN (ANALYZE, TIMING OFF) SELECT g, n, %s(%s) FROM input, generate_series(1, 3) n WHERE %s GROUP BY 1, 2', name, args, condition) LOOP
+    FOR line IN EXECUTE format('EXPLAIN (ANALYZE, TIMING OFF) SELECT g, n, %s(%s) FROM input, generate_series(1, 10) n WHERE i <= 5000 AND %s GROUP BY 1, 2', name, args, condition) LOOP
         IF line ~ 'Memory Usage' THEN RETURN substring(line FROM 'Memory Usage: ([0-9]+)kB'); END IF;
     END LOOP;
 END $$;
