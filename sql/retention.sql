@@ -51,9 +51,11 @@ BEGIN
         RAISE EXCEPTION 'no rollup of yours aggregates "%"', source USING ERRCODE = 'undefined_object',
             HINT = 'Name the event table of a rollup, not a partition of it; DROP TABLE drops without looking.';
     END IF;
-    IF NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = source
-                      AND @extschema@.rollup_partition_end(i.inhrelid) IS NOT NULL) THEN
-        RAISE EXCEPTION '"%" has no partitions by ranges of time', source USING ERRCODE = 'feature_not_supported',
+    IF NOT EXISTS (SELECT FROM pg_partitioned_table p
+                     JOIN pg_attribute k ON k.attrelid = p.partrelid AND k.attnum = p.partattrs[0]
+                    WHERE p.partrelid = source AND p.partstrat = 'r' AND p.partnatts = 1
+                      AND k.atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype)) THEN
+        RAISE EXCEPTION '"%" is not partitioned by ranges of time', source USING ERRCODE = 'feature_not_supported',
             HINT = 'SELECT * FROM rollups_behind(''partition''); tells whether one can be dropped by hand.';
     END IF;
 

@@ -85,7 +85,7 @@ fn a_soak_loses_nothing_and_grows_nothing() {
     let mut memory = Vec::new();
     while started.elapsed() < Duration::from_secs(seconds) {
         std::thread::sleep(Duration::from_millis(random.below(300)));
-        if random.percent(30) {
+        if random.percent(5) {
             cancels += client.value::<i64>(
                 "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE backend_type = 'rollup_ext job'",
             );
