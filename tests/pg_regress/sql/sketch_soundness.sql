@@ -48,7 +48,7 @@ SELECT t, outcome('$1::hll', t) FROM unnest(ARRAY['', '\x', '\x2', '\xzz', '\x21
                                          '\x218b7f00', '\xé', repeat('\x21', 3)]) t;
 
 -- Transition functions cannot be called outside of an aggregate.
-SELECT e, outcome(e, NULL::int) FROM unnest(ARRAY['hll_pack(NULL)', 'hll_pack(hll_add_trans0(NULL, 1))', 'hll_pack(hll_union_trans(NULL, hll_empty()))',
+SELECT e, outcome(e, NULL::int) IN ('42883', '0A000') AS refused FROM unnest(ARRAY['hll_pack(NULL)', 'hll_pack(hll_add_trans0(NULL, 1))', 'hll_pack(hll_union_trans(NULL, hll_empty()))',
     'hll_pack(hll_union_internal(NULL, NULL))', 'hll_pack(hll_deserialize(''\x'', NULL))', 'hll_card_unpacked(NULL)', 'topn_pack(NULL)', 'topn_pack_error(NULL)',
     'topn_pack(topn_add_trans(NULL, ''a''))', 'topn_pack(topn_add_trans(NULL, NULL))', 'topn_pack(topn_union_trans(NULL, ''{"a": 1}''))', 'topn_pack(topn_union_internal(NULL, NULL))',
     'topn_serialize(NULL)', 'topn_pack(topn_deserialize(''\x01'', NULL))']) e;
