@@ -13,6 +13,7 @@ CREATE TABLE rollups (
     lag                    interval NOT NULL DEFAULT interval '0' CHECK (lag >= interval '0'),
     definition             regclass,
     target                 regclass,
+    live_view              regclass,
     command                text,
     schedule               text,
     batch_size             bigint CHECK (batch_size > 0),
@@ -42,6 +43,7 @@ COMMENT ON COLUMN rollups.time_column IS 'column of the event table, filled with
 COMMENT ON COLUMN rollups.lag IS 'how far behind the safe horizon a time window ends';
 COMMENT ON COLUMN rollups.definition IS 'view that holds the query of a declarative rollup';
 COMMENT ON COLUMN rollups.target IS 'table that a declarative rollup keeps up to date';
+COMMENT ON COLUMN rollups.live_view IS 'view of the target merged with the events that are not aggregated yet';
 COMMENT ON COLUMN rollups.command IS 'SQL of a command rollup, with the bounds of the window as $1 and $2';
 COMMENT ON COLUMN rollups.schedule IS 'how often the worker runs it: an interval or a cron line in UTC; NULL for never';
 COMMENT ON COLUMN rollups.batch_size IS 'how many events one run takes at most; NULL for all';

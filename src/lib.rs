@@ -21,7 +21,8 @@ extension_sql_file!("../sql/hll.sql", name = "hll", bootstrap);
 extension_sql_file!("../sql/topn.sql", name = "topn", requires = ["hll"]);
 extension_sql_file!("../sql/catalog.sql", name = "catalog", requires = ["topn"]);
 extension_sql_file!("../sql/rollup.sql", name = "rollup", requires = ["catalog"]);
-extension_sql_file!("../sql/retention.sql", name = "retention", requires = ["rollup"]);
+extension_sql_file!("../sql/live.sql", name = "live", requires = ["rollup"]);
+extension_sql_file!("../sql/retention.sql", name = "retention", requires = ["live"]);
 extension_sql_file!("../sql/worker.sql", name = "worker", requires = ["retention"]);
 
 /// Called by PostgreSQL when the library is loaded: defines the settings and, when preloaded,

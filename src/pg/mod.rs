@@ -10,6 +10,7 @@ pub mod locks;
 pub mod query;
 pub mod rows;
 pub mod session;
+pub mod snapshot;
 pub mod spi;
 pub mod typmod;
 pub mod varlena;

@@ -27,6 +27,8 @@ pub struct Shape {
     pub is_volatile: bool,
     /// Whether it asks for the current time.
     pub reads_clock: bool,
+    /// Whether anything before the aggregates depends on settings of the session, such as TimeZone.
+    pub is_mutable: bool,
 }
 
 /// One output column.
@@ -67,11 +69,43 @@ pub struct Relation {
     pub sampled: bool,
 }
 
-/// One end of a window, as a constant of SQL.
+/// One end of a window.
 pub struct Limit {
     pub operator: &'static str,
-    pub type_oid: Oid,
-    pub value: i64,
+    pub end: End,
+}
+
+/// What a [`Limit`] compares with.
+pub enum End {
+    /// A value of a type of eight bytes.
+    Constant { type_oid: Oid, value: i64 },
+    /// What a function of one argument, a relation, returns when the query runs.
+    Function { function: Oid, relation: Oid },
+}
+
+impl End {
+    /// # Safety
+    /// The function takes a regclass.
+    unsafe fn node(&self) -> *mut pg_sys::Expr {
+        let constant = |type_oid, length, value| {
+            // SAFETY: builds a node for a value passed by value.
+            unsafe { pg_sys::makeConst(type_oid, -1, Oid::INVALID, length, value, false, true) }
+        };
+        match *self {
+            End::Constant { type_oid, value } => constant(type_oid, 8, pg_sys::Datum::from(value)).cast(),
+            End::Function { function, relation } => {
+                // SAFETY: builds a call from catalog facts in the current memory context.
+                unsafe {
+                    let mut arguments = PgList::<pg_sys::Node>::new();
+                    arguments.push(constant(pg_sys::REGCLASSOID, 4, pg_sys::Datum::from(relation)).cast());
+                    let form = pg_sys::CoercionForm::COERCE_EXPLICIT_CALL;
+                    let result = pg_sys::get_func_rettype(function);
+                    let none = Oid::INVALID;
+                    pg_sys::makeFuncExpr(function, result, arguments.into_pg(), none, none, form).cast()
+                }
+            }
+        }
+    }
 }
 
 impl Select {
@@ -256,6 +290,7 @@ impl Select {
                 has_group_by: !query.groupClause.is_null(),
                 is_volatile: pg_sys::contain_volatile_functions(self.0.cast()),
                 reads_clock: facts.reads_clock,
+                is_mutable: pg_sys::contain_mutable_functions(self.0.cast()),
             }
         }
     }
@@ -273,7 +308,7 @@ unsafe fn group_references(query: &pg_sys::Query) -> Vec<u32> {
     }
 }
 
-/// `column <operator> constant`.
+/// `column <operator> end`.
 ///
 /// # Safety
 /// `relation` is a relation of the tree that the node becomes part of.
@@ -295,7 +330,8 @@ unsafe fn comparison(relation: &Relation, column: &str, limit: &Limit) -> Result
         for part in [c"pg_catalog".to_owned(), c_string(limit.operator)] {
             names.push(pg_sys::makeString(pg_sys::pstrdup(part.as_ptr())).cast());
         }
-        let operator = pg_sys::OpernameGetOprid(names.into_pg(), type_oid, limit.type_oid);
+        let end = limit.end.node();
+        let operator = pg_sys::OpernameGetOprid(names.into_pg(), type_oid, pg_sys::exprType(end.cast()));
         if operator == Oid::INVALID {
             let type_name = name(pg_sys::format_type_be(type_oid));
             return Err(Error::new(
@@ -306,11 +342,8 @@ unsafe fn comparison(relation: &Relation, column: &str, limit: &Limit) -> Result
             .hint("Change it back, or drop the rollup and register it again."));
         }
         let var = pg_sys::makeVar(relation.index as _, number, type_oid, typmod, Oid::INVALID, 0);
-        let value = pg_sys::Datum::from(limit.value);
-        let constant = pg_sys::makeConst(limit.type_oid, -1, Oid::INVALID, 8, value, false, true);
-        let (left, right) = (var.cast(), constant.cast());
-        let clause =
-            pg_sys::make_opclause(operator, pg_sys::BOOLOID, false, left, right, Oid::INVALID, Oid::INVALID);
+        let none = Oid::INVALID;
+        let clause = pg_sys::make_opclause(operator, pg_sys::BOOLOID, false, var.cast(), end, none, none);
         // What make_opclause leaves open, the planner and the deparser want filled.
         pg_sys::set_opfuncid(clause.cast());
         Ok(clause.cast())

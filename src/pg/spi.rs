@@ -1,4 +1,5 @@
-//! SQL from inside. Every statement sees all that is committed when it starts, and reading assigns no transaction id.
+//! SQL from inside. Unless it says otherwise, a statement sees all that is committed when it starts, and reading
+//! assigns no transaction id.
 
 use std::ffi::CStr;
 
@@ -95,7 +96,21 @@ impl Row {
     }
 }
 
-fn run<T>(sql: &str, args: &[Arg], collect: impl FnOnce(u64, *mut pg_sys::SPITupleTable) -> T) -> T {
+/// What a statement sees.
+#[derive(Clone, Copy, PartialEq)]
+enum Sight {
+    /// All that is committed when it starts.
+    Latest,
+    /// What the statement sees that called us; it can only read.
+    Callers,
+}
+
+fn run<T>(
+    sql: &str,
+    args: &[Arg],
+    sight: Sight,
+    collect: impl FnOnce(u64, *mut pg_sys::SPITupleTable) -> T,
+) -> T {
     let command = c_string(sql);
     let mut types: Vec<_> = args.iter().map(|a| a.0).collect();
     let mut values: Vec<_> = args.iter().map(|a| a.1.unwrap_or(Datum::from(0))).collect();
@@ -111,7 +126,7 @@ fn run<T>(sql: &str, args: &[Arg], collect: impl FnOnce(u64, *mut pg_sys::SPITup
             types.as_mut_ptr(),
             values.as_mut_ptr(),
             nulls.as_ptr(),
-            false,
+            sight == Sight::Callers,
             0,
         );
         if code < 0 {
@@ -131,12 +146,16 @@ fn run<T>(sql: &str, args: &[Arg], collect: impl FnOnce(u64, *mut pg_sys::SPITup
 
 /// Runs a statement; returns how many rows it processed.
 pub fn execute(sql: &str, args: &[Arg]) -> u64 {
-    run(sql, args, |processed, _| processed)
+    run(sql, args, Sight::Latest, |processed, _| processed)
 }
 
 /// Runs a query; returns what `read` makes of each row.
-pub fn query<T>(sql: &str, args: &[Arg], mut read: impl FnMut(&Row) -> T) -> Vec<T> {
-    run(sql, args, |_, table| {
+pub fn query<T>(sql: &str, args: &[Arg], read: impl FnMut(&Row) -> T) -> Vec<T> {
+    rows(sql, args, Sight::Latest, read)
+}
+
+fn rows<T>(sql: &str, args: &[Arg], sight: Sight, mut read: impl FnMut(&Row) -> T) -> Vec<T> {
+    run(sql, args, sight, |_, table| {
         if table.is_null() {
             return Vec::new();
         }
@@ -185,6 +204,11 @@ pub fn stream(sql: &str, mut read: impl FnMut(&Row)) {
 /// Runs a query that returns at most one row.
 pub fn query_one<T>(sql: &str, args: &[Arg], read: impl FnMut(&Row) -> T) -> Option<T> {
     query(sql, args, read).pop()
+}
+
+/// As [`query_one`], with the snapshot of the statement that called us.
+pub fn query_one_as_seen<T>(sql: &str, args: &[Arg], read: impl FnMut(&Row) -> T) -> Option<T> {
+    rows(sql, args, Sight::Callers, read).pop()
 }
 
 /// Parses and analyses a statement with parameters of these types without running it; raises what is wrong with it.

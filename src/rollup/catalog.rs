@@ -107,6 +107,14 @@ impl Rollup {
         }
     }
 
+    /// The target of a declarative rollup as SQL, qualified; empty once it was dropped, and for other kinds.
+    pub fn target_name(&self) -> &str {
+        match &self.kind {
+            Kind::Declarative { target_name, .. } => target_name,
+            _ => "",
+        }
+    }
+
     /// An error when the target of a declarative rollup was dropped.
     pub fn check_target(&self) -> Result<()> {
         match &self.kind {
@@ -256,6 +264,14 @@ pub fn node_positions(name: &str) -> Vec<(i32, i64)> {
             &[spi::text(Some(name))],
             |row| (row.int4(1).unwrap_or(0), row.int8(2).unwrap_or(0)),
         )
+    })
+}
+
+/// The live view of a rollup; `None` when it has none. It may have been dropped since.
+pub fn live_view(name: &str) -> Option<Oid> {
+    internally(|| {
+        let query = "SELECT live_view::oid FROM @extschema@.rollups WHERE name = $1";
+        spi::query_one(&sql(query), &[spi::text(Some(name))], |row| row.oid(1)).flatten()
     })
 }
 

@@ -15,6 +15,8 @@ pub struct Definition {
     pub source: Relation,
     pub keys: Vec<Key>,
     pub measures: Vec<Measure>,
+    /// Whether a key or a filter depends on settings of the session, such as TimeZone.
+    pub is_mutable: bool,
     /// Output columns in order: names.
     columns: Vec<String>,
 }
@@ -76,6 +78,7 @@ impl Definition {
             }
         }
         Ok(Definition {
+            is_mutable: shape.is_mutable,
             columns: shape.columns.into_iter().map(|c| c.name).collect(),
             select,
             source,
@@ -110,10 +113,8 @@ impl Definition {
             .iter()
             .map(|measure| {
                 let name = quote_identifier(&measure.name);
-                let (stored, new) = (format!("stored.{name}"), format!("excluded.{name}"));
-                let merged = fill_in(&measure.merge, &stored, &new);
-                // NULL is "nothing yet": a merge with it keeps the other side.
-                format!("{name} = COALESCE({merged}, {stored}, {new})")
+                let merged = measure.merged(&format!("stored.{name}"), &format!("excluded.{name}"));
+                format!("{name} = {merged}")
             })
             .collect();
         let action = if merges.is_empty() {
@@ -149,6 +150,32 @@ impl Definition {
         ))
     }
 
+    /// The query over the target and the new events, merged: of each group there is at most one row of either side.
+    /// Names that begin with a question mark cannot be those of columns.
+    pub fn live_sql(&self, target: &str, schema: &str) -> Result<String> {
+        let columns: Vec<_> = self
+            .columns
+            .iter()
+            .map(|column| {
+                let name = quote_identifier(column);
+                let Some(measure) = self.measures.iter().find(|measure| measure.name == *column) else {
+                    return name;
+                };
+                let side = |filter| format!("{schema}.single_value({name}) FILTER (WHERE {filter})");
+                let merged = measure.merged(&side("\"?stored\""), &side("NOT \"?stored\""));
+                format!("({merged})::{} AS {name}", measure.type_name)
+            })
+            .collect();
+        let key = if self.keys.is_empty() { "()".into() } else { self.key_list() };
+        let list = self.column_list();
+        Ok(format!(
+            "SELECT {}\nFROM (SELECT {list}, true AS \"?stored\" FROM {target}\nUNION ALL\nSELECT {list}, false FROM (\n{}\n) AS new\n) \
+             AS both_sides\nGROUP BY {key}",
+            columns.join(", "),
+            self.select_sql()?
+        ))
+    }
+
     /// The columns of the group key, as a list of SQL.
     pub fn key_list(&self) -> String {
         self.keys.iter().map(|key| quote_identifier(&key.name)).collect::<Vec<_>>().join(", ")
@@ -162,6 +189,13 @@ impl Definition {
     pub fn bucket(&self) -> Option<&Key> {
         use pgrx::pg_sys::{DATEOID, TIMESTAMPOID, TIMESTAMPTZOID};
         self.keys.iter().find(|key| [DATEOID, TIMESTAMPOID, TIMESTAMPTZOID].contains(&key.type_oid))
+    }
+}
+
+impl Measure {
+    /// SQL that merges a stored value with a new one. NULL is "nothing yet": a merge with it keeps the other side.
+    fn merged(&self, stored: &str, new: &str) -> String {
+        format!("COALESCE({}, {stored}, {new})", fill_in(&self.merge, stored, new))
     }
 }
 

@@ -76,12 +76,15 @@ pub fn alter(name: &str, changes: Changes) -> Result<()> {
             ));
         }
         if let Kind::Declarative { definition, .. } = &rollup.kind {
-            let (view, role) = catalog::internally(|| {
+            let (views, role) = catalog::internally(|| {
                 let role = "SELECT quote_ident(rolname) FROM pg_roles WHERE oid = $1";
                 let role = spi::query_one(role, &[spi::oid(Some(owner))], |row| row.text(1)).flatten();
-                (source::relation_name(*definition), role.unwrap_or_default())
+                let live = catalog::live_view(name).and_then(source::existing_name);
+                ([Some(source::relation_name(*definition)), live], role.unwrap_or_default())
             });
-            spi::execute(&format!("ALTER VIEW {view} OWNER TO {role}"), &[]);
+            for view in views.iter().flatten() {
+                spi::execute(&format!("ALTER VIEW {view} OWNER TO {role}"), &[]);
+            }
         }
         catalog::update(name, "owner", spi::oid(Some(owner)));
     }
@@ -111,6 +114,7 @@ fn rename(rollup: &Rollup, new_name: &str) -> Result<()> {
 
 pub fn drop(name: &str, drop_target: bool) -> Result<()> {
     let rollup = owned(name)?;
+    let live = catalog::live_view(name);
     catalog::internally(|| {
         spi::execute(
             &catalog::sql("DELETE FROM @extschema@.rollups WHERE name = $1"),
@@ -118,10 +122,13 @@ pub fn drop(name: &str, drop_target: bool) -> Result<()> {
         )
     });
     if let Kind::Declarative { definition, target, .. } = rollup.kind {
-        let (view, table) =
-            catalog::internally(|| (source::existing_name(definition), source::existing_name(target)));
+        let (views, table) = catalog::internally(|| {
+            // The live view depends on the definition.
+            let views = live.into_iter().chain([definition]).filter_map(source::existing_name);
+            (views.collect::<Vec<_>>(), source::existing_name(target))
+        });
         let _owner = AsRole::owner(rollup.owner);
-        if let Some(view) = view {
+        for view in views {
             spi::execute(&format!("DROP VIEW {view}"), &[]);
         }
         if let Some(table) = table.filter(|_| drop_target) {

@@ -14,6 +14,7 @@ use crate::sql_function;
 pub mod catalog;
 pub mod citus;
 pub mod definition;
+pub mod live;
 pub mod manage;
 pub mod register;
 pub mod retention;
@@ -188,6 +189,31 @@ sql_function!(verify_rollup, |call| {
 sql_function!(refresh_rollup, |call| {
     Datum::from(rollup_name(call).and_then(|name| verify::refresh(&name, range(call))).or_raise())
 });
+
+sql_function!(create_live_view, |call| {
+    let live = rollup_name(call).and_then(|name| live::create(&name)).or_raise();
+    varlena(live.as_bytes())
+});
+
+/// The definition of a rollup in argument 0.
+fn definition_argument(call: Call) -> pg_sys::Oid {
+    call.oid(0).unwrap_or(pg_sys::Oid::INVALID)
+}
+
+sql_function!(rollup_position, |call| {
+    Datum::from(call.once_per_snapshot(|| live::position_id(definition_argument(call)).or_raise()))
+});
+
+sql_function!(rollup_position_time, |call| {
+    Datum::from(call.once_per_snapshot(|| live::position_time(definition_argument(call)).or_raise()))
+});
+
+sql_function!(rollup_position_timestamp, |call| {
+    Datum::from(call.once_per_snapshot(|| live::position_timestamp(definition_argument(call)).or_raise()))
+});
+
+// Strict, so that the first value is the state and stays it.
+sql_function!(keep_value, |call| call.datum(0));
 
 sql_function!(explain_rollup, |call| {
     let lines = rollup_name(call).and_then(|name| manage::explain(&name)).or_raise();

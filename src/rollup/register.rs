@@ -243,14 +243,18 @@ fn register_query(name: &str, query: &str, request: &Request) -> Result<()> {
     insert(name, request, order.source, Some((view, target)))
 }
 
-/// `<rollup>_definition`, cut to the length of an identifier where characters end, and quoted.
+/// The name of the view that defines a rollup, quoted.
 pub fn definition_name(rollup: &str) -> String {
-    const SUFFIX: &str = "_definition";
-    let mut end = rollup.len().min(pg_sys::NAMEDATALEN as usize - 1 - SUFFIX.len());
-    while !rollup.is_char_boundary(end) {
+    name_with_suffix(rollup, "_definition")
+}
+
+/// A name and a suffix, the name cut to the length of an identifier where characters end; quoted.
+pub fn name_with_suffix(name: &str, suffix: &str) -> String {
+    let mut end = name.len().min(pg_sys::NAMEDATALEN as usize - 1 - suffix.len());
+    while !name.is_char_boundary(end) {
         end -= 1;
     }
-    quote_identifier(format!("{}{SUFFIX}", &rollup[..end]))
+    quote_identifier(format!("{}{suffix}", &name[..end]))
 }
 
 /// Schema and name of the target, each quoted: of the table that exists, or where it would be created.

@@ -3,7 +3,7 @@
 use pgrx::PgSqlErrorCode::*;
 
 use crate::error::{Error, Result};
-use crate::pg::query::Limit;
+use crate::pg::query::{End, Limit};
 use crate::pg::session::{self, AsRole, WithSettings};
 use crate::pg::spi;
 use crate::rollup::catalog::{self, Kind, Rollup};
@@ -210,9 +210,10 @@ pub fn restrict(definition: &mut Definition, rollup: &Rollup, windows: &[Window]
     };
     let time_type = if zone.is_some() { pg_sys::TIMESTAMPOID } else { pg_sys::TIMESTAMPTZOID };
     let limit = |operator, bound| match bound {
-        Bound::Id(id) => Limit { operator, type_oid: pg_sys::INT8OID, value: id },
+        Bound::Id(id) => Limit { operator, end: End::Constant { type_oid: pg_sys::INT8OID, value: id } },
         Bound::Time(time) => {
-            Limit { operator, type_oid: time_type, value: window::column_time(time, zone.as_deref()) }
+            let value = window::column_time(time, zone.as_deref());
+            Limit { operator, end: End::Constant { type_oid: time_type, value } }
         }
     };
     // The position is the last id inside, but the first moment outside.

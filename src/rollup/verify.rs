@@ -6,7 +6,7 @@ use pgrx::spi::{quote_identifier, quote_literal};
 
 use crate::error::{Error, Result};
 use crate::pg::spi;
-use crate::rollup::catalog::{self, Kind, Rollup};
+use crate::rollup::catalog::{self, Rollup};
 use crate::rollup::citus;
 use crate::rollup::definition::{Definition, Measure};
 use crate::rollup::run::{self, AsRollup};
@@ -31,7 +31,7 @@ impl Range {
 pub fn verify(name: &str, range: Range, mut report: impl FnMut([Option<Datum>; 3])) -> Result<()> {
     let rollup = catalog::lock_owned(name)?;
     let definition = aggregated(&rollup)?;
-    let target = target_name(&rollup);
+    let target = rollup.target_name();
     let _session = AsRollup::new(&rollup);
     let filter = bucket_filter(&definition, &rollup, target, range)?;
 
@@ -127,7 +127,7 @@ fn float_differs(measure: &Measure) -> String {
 pub fn refresh(name: &str, range: Range) -> Result<i64> {
     let rollup = catalog::lock_owned(name)?;
     let definition = aggregated(&rollup)?;
-    let target = target_name(&rollup);
+    let target = rollup.target_name();
     let _session = AsRollup::new(&rollup);
     let filter = bucket_filter(&definition, &rollup, target, range)?;
     spi::execute(&format!("DELETE FROM {target}{filter}"), &[]);
@@ -147,13 +147,6 @@ fn aggregated(rollup: &Rollup) -> Result<Definition> {
     let windows: Vec<_> = std::iter::once(here).chain(elsewhere).collect();
     run::restrict(&mut definition, rollup, &windows)?;
     Ok(definition)
-}
-
-fn target_name(rollup: &Rollup) -> &str {
-    match &rollup.kind {
-        Kind::Declarative { target_name, .. } => target_name,
-        _ => unreachable!("aggregated() refuses the other kinds"),
-    }
 }
 
 /// A WHERE clause for the buckets that may hold events of the range; empty for an open range. A bucket that begins

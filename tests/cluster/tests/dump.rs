@@ -24,6 +24,7 @@ const SHOP: &str = "
     SELECT register_rollup('paused', 'SELECT count(*) AS n FROM \"Events\"', schedule => '*/5 * * * *');
     SELECT register_rollup('windows', source => '\"Events\"');
     SELECT register_rollup('never', 'SELECT k FROM \"Events\" GROUP BY k');
+    SELECT create_live_view('by key');
     SELECT pause_rollup('paused');
     INSERT INTO \"Events\" (k, at) SELECT i % 3, now() - interval '1 day' FROM generate_series(1, 10) i;
     SELECT run_rollup('by key'), run_rollup('by_lang'), run_rollup('by_day'), run_rollup('command'),
@@ -34,7 +35,7 @@ const SHOP: &str = "
 
 const ROLLUPS: &str = "SELECT name, event_table_name, event_id_sequence_name, last_aggregated_id, last_aggregated_time, source,
     id_sequence, id_column, time_column, lag, definition, target, command, schedule, batch_size, paused, owner, search_path,
-    time_zone, created_at, pg_get_viewdef(definition) FROM rollups ORDER BY name";
+    time_zone, created_at, pg_get_viewdef(definition), live_view, pg_get_viewdef(live_view) FROM rollups ORDER BY name";
 
 const DIFFERENCES: &str = "SELECT name, d.* FROM rollups, verify_rollup(name) d WHERE target IS NOT NULL";
 
@@ -55,6 +56,7 @@ fn a_dump_goes_on_where_it_was() {
         original.lines("TABLE rollup_merge_rules ORDER BY 1, 2")
     );
     assert_eq!(copy.lines(DIFFERENCES), [""; 0]);
+    assert_eq!(copy.value::<i64>("SELECT sum(n)::bigint FROM \"Shop\".\"by key_live\""), 15);
 
     copy.run("SELECT resume_rollup('paused')");
     let windows = copy.lines(
