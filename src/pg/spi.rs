@@ -1,6 +1,8 @@
 //! SQL from inside. Unless it says otherwise, a statement sees all that is committed when it starts, and reading
 //! assigns no transaction id.
 
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::ffi::CStr;
 
 use pgrx::pg_sys::Datum;
@@ -111,24 +113,31 @@ fn run<T>(
     sight: Sight,
     collect: impl FnOnce(u64, *mut pg_sys::SPITupleTable) -> T,
 ) -> T {
-    let command = c_string(sql);
-    let mut types: Vec<_> = args.iter().map(|a| a.0).collect();
     let mut values: Vec<_> = args.iter().map(|a| a.1.unwrap_or(Datum::from(0))).collect();
     let nulls: Vec<_> = args.iter().map(|a| if a.1.is_some() { b' ' } else { b'n' } as i8).collect();
+    let (values, nulls) = (values.as_mut_ptr(), nulls.as_ptr());
+    let read_only = sight == Sight::Callers;
     // SAFETY: a balanced connect and finish around one statement, whose arrays have one entry an argument. An error
     // leaves through the transaction's abort, which closes the connection.
     unsafe {
         pg_sys::SPI_connect();
         pg_sys::SPI_tuptable = std::ptr::null_mut();
-        let code = pg_sys::SPI_execute_with_args(
-            command.as_ptr(),
-            args.len() as i32,
-            types.as_mut_ptr(),
-            values.as_mut_ptr(),
-            nulls.as_ptr(),
-            sight == Sight::Callers,
-            0,
-        );
+        let code = match kept_plan(sql, args) {
+            Some(plan) => pg_sys::SPI_execute_plan(plan, values, nulls, read_only, 0),
+            None => {
+                let (command, mut types) = (c_string(sql), types(args));
+                let count = args.len() as i32;
+                pg_sys::SPI_execute_with_args(
+                    command.as_ptr(),
+                    count,
+                    types.as_mut_ptr(),
+                    values,
+                    nulls,
+                    read_only,
+                    0,
+                )
+            }
+        };
         if code < 0 {
             let reason = CStr::from_ptr(pg_sys::SPI_result_code_string(code)).to_string_lossy();
             crate::error::Error::new(
@@ -141,6 +150,62 @@ fn run<T>(
         let result = collect(pg_sys::SPI_processed, pg_sys::SPI_tuptable);
         pg_sys::SPI_finish();
         result
+    }
+}
+
+thread_local! {
+    /// Plans by statement, as long as the session; PostgreSQL makes them anew when what they rest on changes.
+    static PLANS: RefCell<HashMap<String, pg_sys::SPIPlanPtr>> = RefCell::default();
+    static KEEPS_PLANS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// While it lives, plans are kept for the next time: for statements that come again and again with the same
+/// search_path and the same types of arguments.
+pub struct KeepPlans(bool);
+
+impl KeepPlans {
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Self {
+        KeepPlans(KEEPS_PLANS.replace(true))
+    }
+}
+
+impl Drop for KeepPlans {
+    fn drop(&mut self) {
+        KEEPS_PLANS.set(self.0);
+    }
+}
+
+fn types(args: &[Arg]) -> Vec<pg_sys::Oid> {
+    args.iter().map(|a| a.0).collect()
+}
+
+/// The plan of a statement that is kept or will be from now on; `None` where plans are not kept.
+///
+/// # Safety
+/// SPI is connected.
+unsafe fn kept_plan(sql: &str, args: &[Arg]) -> Option<pg_sys::SPIPlanPtr> {
+    /// More than there are statements; names in them could make more of them without end.
+    const MOST_KEPT: usize = 500;
+    if !KEEPS_PLANS.get() {
+        return None;
+    }
+    let (known, count) = PLANS.with_borrow(|plans| (plans.get(sql).copied(), plans.len()));
+    if known.is_some() || count >= MOST_KEPT {
+        return known;
+    }
+    let (command, mut types) = (c_string(sql), types(args));
+    // One plan for all arguments: these statements find rows by their keys.
+    let options = pg_sys::CURSOR_OPT_GENERIC_PLAN as i32;
+    // SAFETY: connected by contract; the statement and its types are copied. A kept plan is never freed.
+    unsafe {
+        let count = args.len() as i32;
+        let plan = pg_sys::SPI_prepare_cursor(command.as_ptr(), count, types.as_mut_ptr(), options);
+        if plan.is_null() || pg_sys::SPI_keepplan(plan) != 0 {
+            return None;
+        }
+        PLANS.with_borrow_mut(|plans| plans.insert(sql.to_owned(), plan));
+        Some(plan)
     }
 }
 

@@ -161,6 +161,7 @@ pub fn sql(template: &str) -> String {
 pub fn internally<T>(work: impl FnOnce() -> T) -> T {
     let _role = AsRole::internal();
     let _settings = session::WithSettings::new(&[("search_path", "pg_catalog, pg_temp")]);
+    let _plans = spi::KeepPlans::new();
     work()
 }
 
