@@ -21,6 +21,7 @@ CREATE TABLE rollups (
     owner                  regrole NOT NULL,
     search_path            text NOT NULL,
     time_zone              text NOT NULL,
+    time_column_number     smallint,
     sequence_file          oid,
     position_snapshot      pg_snapshot,
     created_at             timestamptz NOT NULL DEFAULT pg_catalog.now(),
@@ -40,6 +41,7 @@ COMMENT ON COLUMN rollups.source IS 'event table';
 COMMENT ON COLUMN rollups.id_sequence IS 'sequence that numbers the events';
 COMMENT ON COLUMN rollups.id_column IS 'column of the event table that the sequence fills';
 COMMENT ON COLUMN rollups.time_column IS 'column of the event table, filled with now() by its default, that the rollup follows instead of ids';
+COMMENT ON COLUMN rollups.time_column_number IS 'number of the time column in the event table, which renaming does not change';
 COMMENT ON COLUMN rollups.lag IS 'how far behind the safe horizon a time window ends';
 COMMENT ON COLUMN rollups.definition IS 'view that holds the query of a declarative rollup';
 COMMENT ON COLUMN rollups.target IS 'table that a declarative rollup keeps up to date';

@@ -208,6 +208,9 @@ BEGIN
         NEW.time_column, NEW.schedule, by_hand);
     NEW.id_sequence := found.id_sequence_found;
     NEW.id_column := found.id_column;
+    NEW.time_column_number := (SELECT a.attnum FROM pg_catalog.pg_attribute a
+                                WHERE a.attrelid OPERATOR(pg_catalog.=) NEW.source
+                                  AND a.attname OPERATOR(pg_catalog.=) NEW.time_column);
     NEW.sequence_file := pg_catalog.pg_relation_filenode(NEW.id_sequence);
     NEW.position_snapshot := pg_catalog.pg_current_snapshot();
     NEW.event_id_sequence_name := COALESCE(NEW.event_id_sequence_name, found.id_sequence_found::pg_catalog.text);

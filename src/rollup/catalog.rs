@@ -46,7 +46,8 @@ pub enum Kind {
     WindowOnly,
 }
 
-// The id column by the sequence that fills it, so that renaming it is followed.
+// The id column by the sequence that fills it and the time column by its number, so that renaming them is followed;
+// the name of a dropped column is that of no other.
 const COLUMNS: &str = "r.name, r.source::oid, r.source::text, \
      r.id_sequence::oid, COALESCE((SELECT a.attname FROM pg_attribute a \
       WHERE a.attrelid = r.source AND NOT a.attisdropped AND ( \
@@ -58,7 +59,8 @@ const COLUMNS: &str = "r.name, r.source::oid, r.source::text, \
                      WHERE d.classid = 'pg_attrdef'::regclass AND d.refclassid = 'pg_class'::regclass \
                        AND d.refobjid = r.id_sequence AND f.adrelid = r.source AND f.adnum = a.attnum)) \
       ORDER BY a.attname = r.id_column DESC LIMIT 1), \
-     r.id_column), r.time_column, r.last_aggregated_id, r.last_aggregated_time, \
+     r.id_column), COALESCE((SELECT a.attname FROM pg_attribute a \
+      WHERE a.attrelid = r.source AND a.attnum = r.time_column_number), r.time_column), r.last_aggregated_id, r.last_aggregated_time, \
      r.definition::oid, r.target::oid, (SELECT c.oid::regclass::text FROM pg_class c WHERE c.oid = r.target), r.command, r.schedule, \
      r.batch_size, r.paused, r.owner::oid, r.search_path, r.time_zone, r.sequence_file";
 
@@ -232,6 +234,15 @@ fn move_to(name: &str, column: &str, position: spi::Arg) -> u64 {
         );
         spi::execute(&sql(&query), &[spi::text(Some(name)), position])
     })
+}
+
+/// Writes down what the time column is called by now: a dump finds it by its name.
+pub fn note_time_column(rollup: &Rollup) {
+    let Some(column) = &rollup.time_column else { return };
+    internally(|| {
+        let query = "UPDATE @extschema@.rollups SET time_column = $2 WHERE name = $1 AND time_column <> $2";
+        spi::execute(&sql(query), &[spi::text(Some(&rollup.name)), spi::text(Some(column))])
+    });
 }
 
 /// Takes the sequence of a rollup as it is now, and all ids up to the position for aggregated.

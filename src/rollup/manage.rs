@@ -75,15 +75,19 @@ pub fn alter(name: &str, changes: Changes) -> Result<()> {
                 "must be a member of the new owner's role",
             ));
         }
-        if let Kind::Declarative { definition, .. } = &rollup.kind {
-            let (views, role) = catalog::internally(|| {
+        if let Kind::Declarative { definition, target, .. } = rollup.kind {
+            // The target too, unless it belonged to somebody else before.
+            const TARGET: &str = "SELECT oid::regclass::text FROM pg_class WHERE oid = $1 AND relowner = $2";
+            let (tables, role) = catalog::internally(|| {
                 let role = "SELECT quote_ident(rolname) FROM pg_roles WHERE oid = $1";
                 let role = spi::query_one(role, &[spi::oid(Some(owner))], |row| row.text(1)).flatten();
                 let live = catalog::live_view(name).and_then(source::existing_name);
-                ([Some(source::relation_name(*definition)), live], role.unwrap_or_default())
+                let args = [spi::oid(Some(target)), spi::oid(Some(rollup.owner))];
+                let target = spi::query_one(TARGET, &args, |row| row.text(1)).flatten();
+                ([Some(source::relation_name(definition)), live, target], role.unwrap_or_default())
             });
-            for view in views.iter().flatten() {
-                spi::execute(&format!("ALTER VIEW {view} OWNER TO {role}"), &[]);
+            for table in tables.iter().flatten() {
+                spi::execute(&format!("ALTER TABLE {table} OWNER TO {role}"), &[]);
             }
         }
         catalog::update(name, "owner", spi::oid(Some(owner)));

@@ -64,6 +64,7 @@ pub fn run(name: &str, safe: Option<Safe>) -> Result<Outcome> {
         .hint(format!("SELECT * FROM incremental_rollup_window('{name}'); gives the next window.")));
     }
     let windows = window::next(&rollup, safe)?;
+    catalog::note_time_column(&rollup);
     let mut rows = None;
     for part in windows.iter().filter(|part| !part.window.is_empty()) {
         // First the position: a trigger of the target that runs this rollup again finds nothing left to do.

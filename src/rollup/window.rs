@@ -72,6 +72,7 @@ pub fn observe(rollup: &Rollup) -> Result<Observation> {
     catalog::internally(|| {
         let tables = source::with_partitions(rollup.source);
         let Some(sequence) = rollup.id_sequence else {
+            source::clock_zone(rollup)?;
             // A session that prepares its transaction meanwhile is seen by one of the two.
             let head = Bound::Time(time_horizon(rollup)?);
             let writers = locks::writers(&tables).into_iter().filter(|writer| writer.pid == 0).collect();
@@ -201,9 +202,17 @@ pub fn oldest_start() -> Option<i64> {
           FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
          WHERE l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock' AND l.granted AND l.pid IS NOT NULL
            AND (a.pid IS NULL OR a.datname = current_database())";
-    // What this transaction saw of the others before is kept, and may be old.
-    spi::execute("SELECT pg_stat_clear_snapshot()", &[]);
-    spi::query_one(OLDEST_START, &[], |row| row.int8(1)).flatten()
+    for tries_left in (0..5).rev() {
+        // What this transaction saw of the others before is kept, and may be old.
+        spi::execute("SELECT pg_stat_clear_snapshot()", &[]);
+        let oldest = spi::query_one(OLDEST_START, &[], |row| row.int8(1)).flatten();
+        if oldest.is_some() || tries_left == 0 {
+            return oldest;
+        }
+        // Somebody has begun and is about to say when.
+        session::sleep(Duration::from_millis(2));
+    }
+    None
 }
 
 /// A bound of a time window as the column sees it: as it is for `timestamptz`; for `timestamp` the reading of the

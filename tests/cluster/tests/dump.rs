@@ -30,6 +30,8 @@ const SHOP: &str = "
     SELECT run_rollup('by key'), run_rollup('by_lang'), run_rollup('by_day'), run_rollup('command'),
            incremental_rollup_window('windows');
     INSERT INTO \"Events\" (k) SELECT i % 3 FROM generate_series(1, 5) i;
+    ALTER TABLE \"Events\" RENAME at TO \"inserted At\";
+    SELECT run_rollup('by_day');
     RESET ROLE; RESET search_path; RESET TimeZone;
     INSERT INTO rollup_merge_rules VALUES ('Shop', 'my_sum', '$1 + $2');";
 

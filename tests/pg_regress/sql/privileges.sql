@@ -145,7 +145,9 @@ GRANT rollup_test_owner TO rollup_test_other;
 SET ROLE rollup_test_other;
 SELECT alter_rollup('columns', new_owner => 'rollup_test_owner');
 RESET ROLE;
-SELECT name, owner, pg_get_userbyid(relowner) FROM rollups JOIN pg_class c ON c.oid = definition WHERE name = 'columns';
+SELECT name, owner, relname, pg_get_userbyid(relowner) FROM rollups JOIN pg_class c ON c.oid IN (definition, target)
+WHERE name = 'columns' ORDER BY relname;
+SELECT rows_written >= 0 AS runs FROM run_rollup('columns');
 REVOKE SELECT ON events FROM rollup_test_owner;
 INSERT INTO events (k) VALUES (7);
 SELECT run_rollup('mine');
