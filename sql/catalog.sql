@@ -6,6 +6,7 @@ CREATE TABLE rollups (
     event_id_sequence_name text,
     last_aggregated_id     bigint DEFAULT 0,
     last_aggregated_time   timestamptz,
+    passed_over            int8multirange NOT NULL DEFAULT '{}',
     source                 regclass NOT NULL,
     id_sequence            regclass,
     id_column              name,
@@ -35,8 +36,9 @@ COMMENT ON TABLE rollups IS 'the registered rollups and how far each has come';
 COMMENT ON COLUMN rollups.name IS 'name of the rollup';
 COMMENT ON COLUMN rollups.event_table_name IS 'event table, as it was written at registration';
 COMMENT ON COLUMN rollups.event_id_sequence_name IS 'sequence that numbers the events, as it was written at registration';
-COMMENT ON COLUMN rollups.last_aggregated_id IS 'every event up to this id is in the rollup, none above it';
+COMMENT ON COLUMN rollups.last_aggregated_id IS 'every event up to this id is in the rollup, but for those of ids in passed_over; none above it';
 COMMENT ON COLUMN rollups.last_aggregated_time IS 'with time_column: every event before this time is in the rollup, none from it on';
+COMMENT ON COLUMN rollups.passed_over IS 'ids up to the position that had no event when a run went past open writers: rolled back, or not committed yet; their events are not in the rollup, and a later run takes them';
 COMMENT ON COLUMN rollups.source IS 'event table';
 COMMENT ON COLUMN rollups.id_sequence IS 'sequence that numbers the events';
 COMMENT ON COLUMN rollups.id_column IS 'column of the event table that the sequence fills';
@@ -54,7 +56,7 @@ COMMENT ON COLUMN rollups.owner IS 'role that the rollup runs as';
 COMMENT ON COLUMN rollups.search_path IS 'search_path that the rollup runs with';
 COMMENT ON COLUMN rollups.time_zone IS 'time zone that the rollup runs with';
 COMMENT ON COLUMN rollups.sequence_file IS 'file of the sequence at the last run: another one tells that the sequence was restarted or altered';
-COMMENT ON COLUMN rollups.position_snapshot IS 'snapshot in which the position was moved: it saw every event up to there';
+COMMENT ON COLUMN rollups.position_snapshot IS 'snapshot in which the position was moved: it saw every event up to there, but for those passed over';
 COMMENT ON COLUMN rollups.created_at IS 'when it was registered';
 
 CREATE TABLE rollup_node_positions (

@@ -20,6 +20,7 @@ COMMENT ON FUNCTION register_rollup(text, text, regclass, text, regclass, name, 
 
 CREATE FUNCTION run_rollup(
     rollup_name text,
+    patience    interval DEFAULT NULL,
     OUT window_start bigint,
     OUT window_end   bigint,
     OUT time_start   timestamptz,
@@ -27,8 +28,8 @@ CREATE FUNCTION run_rollup(
     OUT rows_written bigint
 ) AS 'MODULE_PATHNAME', 'rollup_ext_run_rollup'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION run_rollup(text) IS
-'takes the next safe window of events, merges it into the target and moves the position, in the caller''s transaction; waits for writers that are still open';
+COMMENT ON FUNCTION run_rollup(text, interval) IS
+'takes the next safe window of events, merges it into the target and moves the position, in the caller''s transaction; waits for writers that are still open, with patience only for so long, and goes past those that are left: a later run takes their events';
 
 CREATE FUNCTION incremental_rollup_window(
     rollup_name text,
@@ -145,7 +146,7 @@ SELECT r.name AS rollup_name,
  WHERE r.id_sequence IS NOT NULL;
 COMMENT ON VIEW rollup_progress IS 'how much of a backlog is left, and how long it will take at the pace of the last ten runs';
 COMMENT ON COLUMN rollup_progress.rollup_name IS 'name of the rollup';
-COMMENT ON COLUMN rollup_progress.last_aggregated_id IS 'position: every event up to this id is in the rollup';
+COMMENT ON COLUMN rollup_progress.last_aggregated_id IS 'position: every event up to this id is in the rollup, but for those passed over';
 COMMENT ON COLUMN rollup_progress.head_id IS 'the last id drawn from the sequence';
 COMMENT ON COLUMN rollup_progress.remaining_ids IS 'ids between position and head';
 COMMENT ON COLUMN rollup_progress.percent_done IS 'position in percent of the head';

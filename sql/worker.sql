@@ -29,11 +29,14 @@ SELECT r.name AS rollup_name,
             WHEN r.schedule IS NULL THEN 'manual'
             WHEN NOT @extschema@.rollup_worker_is_running() THEN 'no worker'
             WHEN s.consecutive_failures OPERATOR(pg_catalog.>) 0 THEN 'failing'
-            WHEN s.blocked_since IS NOT NULL THEN 'blocked'
+            WHEN s.blocked_since IS NOT NULL AND pg_catalog.isempty(r.passed_over) THEN 'blocked'
+            WHEN s.blocked_since IS NOT NULL THEN 'passing'
             ELSE 'scheduled' END AS state,
        r.last_aggregated_id,
        head.id AS head,
        head.id OPERATOR(pg_catalog.-) r.last_aggregated_id AS lag_ids,
+       (SELECT COALESCE(pg_catalog.sum(pg_catalog.upper(ids) OPERATOR(pg_catalog.-) pg_catalog.lower(ids)), 0)
+          FROM pg_catalog.unnest(r.passed_over) AS ids)::bigint AS passed_over_ids,
        r.last_aggregated_time,
        pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) r.last_aggregated_time AS time_lag,
        s.blocked_by,
@@ -69,14 +72,16 @@ COMMENT ON COLUMN rollup_status.source IS 'event table';
 COMMENT ON COLUMN rollup_status.target IS 'table that a declarative rollup keeps up to date';
 COMMENT ON COLUMN rollup_status.schedule IS 'how often the worker runs it';
 COMMENT ON COLUMN rollup_status.state IS
-'paused, running (by the worker), manual (no schedule), no worker (a schedule that nothing follows), failing (see last_error), blocked (by open transactions), or scheduled';
-COMMENT ON COLUMN rollup_status.last_aggregated_id IS 'every event up to this id is in the rollup, none above it';
+'paused, running (by the worker), manual (no schedule), no worker (a schedule that nothing follows), failing (see last_error), blocked (by open transactions), passing (by open transactions: their events follow when they commit), or scheduled';
+COMMENT ON COLUMN rollup_status.last_aggregated_id IS 'every event up to this id is in the rollup, but for those passed over; none above it';
 COMMENT ON COLUMN rollup_status.head IS 'last id that the sequence has given out';
 COMMENT ON COLUMN rollup_status.lag_ids IS 'how many ids lie between the two';
+COMMENT ON COLUMN rollup_status.passed_over_ids IS
+'how many ids up to last_aggregated_id had no event when a run went past open writers: the events that may still come with them are not in the rollup yet';
 COMMENT ON COLUMN rollup_status.last_aggregated_time IS 'with time_column: every event before this time is in the rollup';
 COMMENT ON COLUMN rollup_status.time_lag IS 'how long ago that is';
 COMMENT ON COLUMN rollup_status.blocked_by IS
-'processes whose open transactions may still add events to the next window; 0 stands for a prepared transaction';
+'processes whose open transactions may still add events to the next window, or with ids that were passed over; 0 stands for a prepared transaction';
 COMMENT ON COLUMN rollup_status.blocked_since IS 'since when they hold the rollup back';
 COMMENT ON COLUMN rollup_status.next_run IS 'when the worker looks for new events next';
 COMMENT ON COLUMN rollup_status.last_run IS 'start of the last run by the worker';

@@ -45,6 +45,22 @@ fn holder(lock: &pg_sys::LockInstanceData) -> (i32, u32) {
 /// keeps it to its end: whoever is not in this list has drawn no id yet, or has ended. A lock without a transaction
 /// belongs to one that every new snapshot sees as ended and that is about to let its locks go.
 pub fn writers(relations: &[pg_sys::Oid]) -> Vec<Writer> {
+    let me = own_pid();
+    holders(relations).into_iter().filter(|writer| writer.pid != me).collect()
+}
+
+/// Whether our own transaction is one of them.
+pub fn is_writer(relations: &[pg_sys::Oid]) -> bool {
+    let me = own_pid();
+    holders(relations).iter().any(|writer| writer.pid == me)
+}
+
+fn own_pid() -> i32 {
+    // SAFETY: every process that runs SQL has its entry.
+    unsafe { (*pg_sys::MyProc).pid }
+}
+
+fn holders(relations: &[pg_sys::Oid]) -> HashSet<Writer> {
     let wanted: HashSet<u32> = relations.iter().map(|oid| oid.to_u32()).collect();
     let row_exclusive = 1 << pg_sys::RowExclusiveLock;
     let mut found = HashSet::new();
@@ -56,7 +72,6 @@ pub fn writers(relations: &[pg_sys::Oid]) -> Vec<Writer> {
         } else {
             std::slice::from_raw_parts((*data).locks, (*data).nelements as usize)
         };
-        let me = (*pg_sys::MyProc).pid;
         for lock in locks {
             let tag = &lock.locktag;
             let is_relation = u32::from(tag.locktag_type) == pg_sys::LockTagType::LOCKTAG_RELATION;
@@ -66,7 +81,6 @@ pub fn writers(relations: &[pg_sys::Oid]) -> Vec<Writer> {
                 && tag.locktag_field1 == pg_sys::MyDatabaseId.to_u32()
                 && wanted.contains(&tag.locktag_field2)
                 && lock.holdMask & row_exclusive != 0
-                && lock.pid != me
             {
                 found.insert(Writer { pid: lock.pid, backend, local_xid });
             }
@@ -76,7 +90,7 @@ pub fn writers(relations: &[pg_sys::Oid]) -> Vec<Writer> {
         }
         pg_sys::pfree(data.cast());
     }
-    found.into_iter().collect()
+    found
 }
 
 /// Those of `writers` whose transaction has not ended.

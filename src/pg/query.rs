@@ -79,6 +79,8 @@ pub struct Limit {
 pub enum End {
     /// A value of a type of eight bytes.
     Constant { type_oid: Oid, value: i64 },
+    /// An `int8multirange`, as text.
+    Ids(String),
     /// What a function of one argument, a relation, returns when the query runs.
     Function { function: Oid, relation: Oid },
 }
@@ -93,6 +95,16 @@ impl End {
         };
         match *self {
             End::Constant { type_oid, value } => constant(type_oid, 8, pg_sys::Datum::from(value)).cast(),
+            End::Ids(ref ids) => {
+                let (text, type_oid) = (c_string(ids), pg_sys::INT8MULTIRANGEOID);
+                let (mut input, mut parameter) = (Oid::INVALID, Oid::INVALID);
+                // SAFETY: the type's input function gets a NUL-terminated string, and the node its result.
+                unsafe {
+                    pg_sys::getTypeInputInfo(type_oid, &mut input, &mut parameter);
+                    let value = pg_sys::OidInputFunctionCall(input, text.as_ptr().cast_mut(), parameter, -1);
+                    pg_sys::makeConst(type_oid, -1, Oid::INVALID, -1, value, false, false).cast()
+                }
+            }
             End::Function { function, relation } => {
                 // SAFETY: builds a call from catalog facts in the current memory context.
                 unsafe {
@@ -187,8 +199,14 @@ impl Select {
     }
 
     /// Adds to the WHERE clause that `column`, which belongs to `relation`, keeps within all limits of one of the
-    /// ranges.
-    pub fn restrict(&mut self, relation: &Relation, column: &str, ranges: &[Vec<Limit>]) -> Result<()> {
+    /// ranges and, where there are `except`, is none of these ids, an `int8multirange`.
+    pub fn restrict(
+        &mut self,
+        relation: &Relation,
+        column: &str,
+        ranges: &[Vec<Limit>],
+        except: Option<&End>,
+    ) -> Result<()> {
         // SAFETY: hangs expression nodes that were built for this tree into it; it is ours alone (parsed or copied).
         unsafe {
             let mut alternatives = PgList::<pg_sys::Expr>::new();
@@ -205,6 +223,9 @@ impl Select {
             };
             let from = (*self.0).jointree;
             (*from).quals = pg_sys::make_and_qual((*from).quals, condition);
+            if let Some(ids) = except {
+                (*from).quals = pg_sys::make_and_qual((*from).quals, outside(relation, column, ids)?);
+            }
         }
         Ok(())
     }
@@ -313,8 +334,56 @@ unsafe fn group_references(query: &pg_sys::Query) -> Vec<u32> {
 /// # Safety
 /// `relation` is a relation of the tree that the node becomes part of.
 unsafe fn comparison(relation: &Relation, column: &str, limit: &Limit) -> Result<*mut pg_sys::Node> {
-    let attribute = c_string(column);
     // SAFETY: builds nodes from catalog facts in the current memory context.
+    unsafe {
+        let var = variable(relation, column)?;
+        let type_oid = (*var).vartype;
+        let end = limit.end.node();
+        let operator =
+            pg_sys::OpernameGetOprid(operator_name(limit.operator), type_oid, pg_sys::exprType(end.cast()));
+        if operator == Oid::INVALID {
+            let type_name = name(pg_sys::format_type_be(type_oid));
+            return Err(Error::new(
+                PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+                format!("column \"{column}\" of the event table is of type {type_name} now"),
+            )
+            .detail("The rollup cannot follow the order of its values any more.")
+            .hint("Change it back, or drop the rollup and register it again."));
+        }
+        let none = Oid::INVALID;
+        let clause = pg_sys::make_opclause(operator, pg_sys::BOOLOID, false, var.cast(), end, none, none);
+        // What make_opclause leaves open, the planner and the deparser want filled.
+        pg_sys::set_opfuncid(clause.cast());
+        Ok(clause.cast())
+    }
+}
+
+/// `NOT column <@ ids`.
+///
+/// # Safety
+/// As for [`comparison`].
+unsafe fn outside(relation: &Relation, column: &str, ids: &End) -> Result<*mut pg_sys::Node> {
+    use pg_sys::{CoercionContext::COERCION_EXPLICIT, CoercionForm::COERCE_EXPLICIT_CAST};
+    // SAFETY: builds nodes as the parser does for the same SQL.
+    unsafe {
+        let var = variable(relation, column)?;
+        let (from, to, none) = ((*var).vartype, pg_sys::INT8OID, std::ptr::null_mut());
+        let (context, form) = (COERCION_EXPLICIT, COERCE_EXPLICIT_CAST);
+        let state = pg_sys::make_parsestate(none.cast());
+        let id = pg_sys::coerce_to_target_type(state, var.cast(), from, to, -1, context, form, -1);
+        let within = pg_sys::make_op(state, operator_name("<@"), id, ids.node().cast(), none, -1);
+        pg_sys::free_parsestate(state);
+        Ok(pg_sys::make_notclause(within).cast())
+    }
+}
+
+/// A column of a relation as it stands in the tree.
+///
+/// # Safety
+/// As for [`comparison`].
+unsafe fn variable(relation: &Relation, column: &str) -> Result<*mut pg_sys::Var> {
+    let attribute = c_string(column);
+    // SAFETY: looks the column up and builds a node.
     unsafe {
         let number = pg_sys::get_attnum(relation.oid, attribute.as_ptr());
         if number == pg_sys::InvalidAttrNumber as i16 {
@@ -326,28 +395,18 @@ unsafe fn comparison(relation: &Relation, column: &str, limit: &Limit) -> Result
         }
         let (mut type_oid, mut typmod, mut collation) = (Oid::INVALID, 0, Oid::INVALID);
         pg_sys::get_atttypetypmodcoll(relation.oid, number, &mut type_oid, &mut typmod, &mut collation);
-        let mut names = PgList::<pg_sys::Node>::new();
-        for part in [c"pg_catalog".to_owned(), c_string(limit.operator)] {
-            names.push(pg_sys::makeString(pg_sys::pstrdup(part.as_ptr())).cast());
-        }
-        let end = limit.end.node();
-        let operator = pg_sys::OpernameGetOprid(names.into_pg(), type_oid, pg_sys::exprType(end.cast()));
-        if operator == Oid::INVALID {
-            let type_name = name(pg_sys::format_type_be(type_oid));
-            return Err(Error::new(
-                PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
-                format!("column \"{column}\" of the event table is of type {type_name} now"),
-            )
-            .detail("The rollup cannot follow the order of its values any more.")
-            .hint("Change it back, or drop the rollup and register it again."));
-        }
-        let var = pg_sys::makeVar(relation.index as _, number, type_oid, typmod, Oid::INVALID, 0);
-        let none = Oid::INVALID;
-        let clause = pg_sys::make_opclause(operator, pg_sys::BOOLOID, false, var.cast(), end, none, none);
-        // What make_opclause leaves open, the planner and the deparser want filled.
-        pg_sys::set_opfuncid(clause.cast());
-        Ok(clause.cast())
+        Ok(pg_sys::makeVar(relation.index as _, number, type_oid, typmod, Oid::INVALID, 0))
     }
+}
+
+/// The name of an operator of PostgreSQL's own, as the parser has it.
+fn operator_name(operator: &str) -> *mut pg_sys::List {
+    let mut names = PgList::<pg_sys::Node>::new();
+    for part in [c"pg_catalog".to_owned(), c_string(operator)] {
+        // SAFETY: builds a node with a copy of the string in the current memory context.
+        names.push(unsafe { pg_sys::makeString(pg_sys::pstrdup(part.as_ptr())).cast() });
+    }
+    names.into_pg()
 }
 
 fn not_a_query(message: String) -> Error {

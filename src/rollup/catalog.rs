@@ -1,14 +1,15 @@
 //! The table `rollups`: reading a registration, locking it for a run, moving its position.
 
 use pgrx::PgSqlErrorCode::{
-    ERRCODE_INSUFFICIENT_PRIVILEGE, ERRCODE_LOCK_NOT_AVAILABLE, ERRCODE_UNDEFINED_OBJECT,
-    ERRCODE_UNDEFINED_TABLE,
+    ERRCODE_DATA_CORRUPTED, ERRCODE_INSUFFICIENT_PRIVILEGE, ERRCODE_LOCK_NOT_AVAILABLE,
+    ERRCODE_UNDEFINED_OBJECT, ERRCODE_UNDEFINED_TABLE,
 };
 use pgrx::pg_sys::Oid;
 
 use crate::error::{Error, Result};
 use crate::pg::session::{self, AsRole};
 use crate::pg::spi::{self, Row};
+use crate::rollup::ids::Ids;
 use crate::rollup::window::{Bound, NodeWindow};
 
 /// One registered rollup: a row of the table `rollups`.
@@ -24,6 +25,8 @@ pub struct Rollup {
     /// The file of the sequence when the rollup last ran, see [`crate::rollup::trust`].
     pub sequence_file: Option<Oid>,
     pub last_aggregated_id: i64,
+    /// The first and the last id up to there that is not aggregated, see [`crate::rollup::passing`].
+    pub passed_over: Option<(i64, i64)>,
     /// Microseconds since 2000-01-01 UTC.
     pub last_aggregated_time: Option<i64>,
     pub kind: Kind,
@@ -62,7 +65,8 @@ const COLUMNS: &str = "r.name, r.source::oid, r.source::text, \
      r.id_column), COALESCE((SELECT a.attname FROM pg_attribute a \
       WHERE a.attrelid = r.source AND a.attnum = r.time_column_number), r.time_column), r.last_aggregated_id, r.last_aggregated_time, \
      r.definition::oid, r.target::oid, (SELECT c.oid::regclass::text FROM pg_class c WHERE c.oid = r.target), r.command, r.schedule, \
-     r.batch_size, r.paused, r.owner::oid, r.search_path, r.time_zone, r.sequence_file";
+     r.batch_size, r.paused, r.owner::oid, r.search_path, r.time_zone, r.sequence_file, \
+     lower(r.passed_over), upper(r.passed_over) - 1";
 
 fn read(row: &Row) -> Rollup {
     Rollup {
@@ -88,6 +92,7 @@ fn read(row: &Row) -> Rollup {
         search_path: row.text(17).unwrap_or_default(),
         time_zone: row.text(18).unwrap_or_default(),
         sequence_file: row.oid(19),
+        passed_over: row.int8(20).zip(row.int8(21)),
     }
 }
 
@@ -98,6 +103,14 @@ impl Rollup {
             None => Bound::Id(self.last_aggregated_id),
             // Before the first run of a time window everything is new.
             Some(_) => Bound::Time(self.last_aggregated_time.unwrap_or(i64::MIN)),
+        }
+    }
+
+    /// Up to here all is aggregated, and nothing was passed over.
+    pub fn settled(&self) -> Bound {
+        match self.passed_over {
+            Some((first, _)) => Bound::Id(first - 1),
+            None => self.position(),
         }
     }
 
@@ -285,6 +298,33 @@ pub fn live_view(name: &str) -> Option<Oid> {
         let query = "SELECT live_view::oid FROM @extschema@.rollups WHERE name = $1";
         spi::query_one(&sql(query), &[spi::text(Some(name))], |row| row.oid(1)).flatten()
     })
+}
+
+/// The ids up to the position of a rollup that are not aggregated.
+pub fn passed_over(rollup: &Rollup) -> Ids {
+    if rollup.passed_over.is_none() {
+        return Ids::default();
+    }
+    let text = internally(|| {
+        let query = "SELECT passed_over::text FROM @extschema@.rollups WHERE name = $1";
+        spi::query_one(&sql(query), &[spi::text(Some(&rollup.name))], |row| row.text(1)).flatten()
+    });
+    text.as_deref().and_then(Ids::parse).unwrap_or_else(|| {
+        Error::new(
+            ERRCODE_DATA_CORRUPTED,
+            format!("passed_over of rollup \"{}\" cannot be read", rollup.name),
+        )
+        .detail("It has to be a multirange of ids that has a beginning and an end.")
+        .raise()
+    })
+}
+
+/// Writes down which ids up to its position are not aggregated.
+pub fn set_passed_over(name: &str, ids: &Ids) {
+    internally(|| {
+        let query = "UPDATE @extschema@.rollups SET passed_over = $2::int8multirange WHERE name = $1";
+        spi::execute(&sql(query), &[spi::text(Some(name)), spi::text(Some(&ids.to_string()))])
+    });
 }
 
 /// Sets one column of one rollup; returns how many rows that changed.

@@ -6,7 +6,7 @@ use pgrx::pg_sys::Oid;
 use pgrx::spi::quote_identifier;
 
 use crate::error::{Error, Result};
-use crate::pg::query::{Aggregate, Column, ColumnKind, Limit, Relation, Select, Shape};
+use crate::pg::query::{Aggregate, Column, ColumnKind, End, Limit, Relation, Select, Shape};
 use crate::pg::spi;
 use crate::rollup::{catalog, source};
 
@@ -96,9 +96,10 @@ impl Definition {
         Self::new(select, Some(source), None)
     }
 
-    /// Narrows the events to those whose `column` keeps within all limits of one of the ranges.
-    pub fn restrict(&mut self, column: &str, ranges: &[Vec<Limit>]) -> Result<()> {
-        self.select.restrict(&self.source, column, ranges)
+    /// Narrows the events to those whose `column` keeps within all limits of one of the ranges and is none of the ids
+    /// `except`.
+    pub fn restrict(&mut self, column: &str, ranges: &[Vec<Limit>], except: Option<&End>) -> Result<()> {
+        self.select.restrict(&self.source, column, ranges, except)
     }
 
     /// The SELECT, restricted as it is by now.

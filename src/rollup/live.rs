@@ -82,20 +82,22 @@ fn live_name(rollup: &Rollup, target: Oid) -> Result<String> {
 /// The query of the view. The position is asked for by a function, so that the planner knows what it returns, and by
 /// the rollup's definition, which keeps its identity through renames and dumps.
 fn statement(rollup: &Rollup, mut definition: Definition, view: Oid) -> Result<String> {
-    let (function, operator) = match &rollup.time_column {
-        None => ("rollup_position", ">"),
-        Some(_) if source::clock_zone(rollup)?.is_some() => ("rollup_position_timestamp", ">="),
-        Some(_) => ("rollup_position_time", ">="),
-    };
-    let (function, schema) = catalog::internally(|| {
+    let asked = |function: &str| {
         let signature = catalog::sql(&format!("@extschema@.{function}(regclass)"));
         let find = "SELECT $1::regprocedure::oid";
         let function = spi::query_one(find, &[spi::text(Some(&signature))], |row| row.oid(1)).flatten();
-        (function.unwrap_or(Oid::INVALID), catalog::sql("@extschema@"))
-    });
+        End::Function { function: function.unwrap_or(Oid::INVALID), relation: view }
+    };
+    let (function, operator, except) = match &rollup.time_column {
+        // Where it went past open writers, it has aggregated some ids but not all after the first that was passed over.
+        None => ("rollup_position", ">", Some("rollup_aggregated_ids")),
+        Some(_) if source::clock_zone(rollup)?.is_some() => ("rollup_position_timestamp", ">=", None),
+        Some(_) => ("rollup_position_time", ">=", None),
+    };
+    let (end, except, schema) =
+        catalog::internally(|| (asked(function), except.map(asked), catalog::sql("@extschema@")));
     let column = rollup.time_column.as_deref().or(rollup.id_column.as_deref()).unwrap_or_default();
-    let new = Limit { operator, end: End::Function { function, relation: view } };
-    definition.restrict(column, &[vec![new]])?;
+    definition.restrict(column, &[vec![Limit { operator, end }]], except.as_ref())?;
     let target = rollup.target_name();
     let _session = AsRollup::new(rollup);
     definition.live_sql(target, &schema)
@@ -104,7 +106,9 @@ fn statement(rollup: &Rollup, mut definition: Definition, view: Oid) -> Result<S
 /// The position of the rollup that a view defines, in the snapshot of the calling statement.
 fn position<T>(definition: Oid, read: impl FnMut(&spi::Row) -> T) -> Result<T> {
     let found = catalog::internally(|| {
-        let query = "SELECT last_aggregated_id, last_aggregated_time, name FROM @extschema@.rollups WHERE definition = $1";
+        let query = "SELECT COALESCE(lower(passed_over) - 1, last_aggregated_id), last_aggregated_time, name, \
+             (int8multirange(int8range(lower(passed_over), last_aggregated_id, '[]')) - passed_over)::text \
+             FROM @extschema@.rollups WHERE definition = $1";
         spi::query_one_as_seen(&catalog::sql(query), &[spi::oid(Some(definition))], read)
     });
     found.ok_or_else(|| {
@@ -114,7 +118,12 @@ fn position<T>(definition: Oid, read: impl FnMut(&spi::Row) -> T) -> Result<T> {
     })
 }
 
-/// The last id aggregated.
+/// The ids that are aggregated after the first one that is not, as an `int8multirange`.
+pub fn aggregated_ids(definition: Oid) -> Result<String> {
+    position(definition, |row| row.text(4).unwrap_or_default())
+}
+
+/// Up to this id all is aggregated.
 pub fn position_id(definition: Oid) -> Result<i64> {
     position(definition, |row| row.int8(1).unwrap_or(0))
 }

@@ -8,10 +8,12 @@ use crate::pg::session::{self, AsRole};
 use crate::pg::spi;
 use crate::rollup::catalog::{self, Kind, Rollup};
 use crate::rollup::citus;
+use crate::rollup::ids::Ids;
+use crate::rollup::passing;
 use crate::rollup::run::{self, AsRollup};
 use crate::rollup::schedule::Schedule;
 use crate::rollup::source;
-use crate::rollup::window::{self, Bound, Window};
+use crate::rollup::window::{self, Bound, Next, NodeWindow, Window};
 
 /// The rollup of this name, locked, for a role that owns it.
 fn owned(name: &str) -> Result<Rollup> {
@@ -168,6 +170,7 @@ pub fn reset(name: &str) -> Result<()> {
         Some(sequence) => {
             let beginning = catalog::internally(|| source::beginning(sequence));
             catalog::update(name, "last_aggregated_id", spi::int8(Some(beginning)));
+            catalog::set_passed_over(name, &Ids::default());
             for (group, _) in catalog::node_positions(name) {
                 catalog::set_node_position(name, group, citus::before_first_id(group));
             }
@@ -191,11 +194,19 @@ pub fn explain(name: &str) -> Result<Vec<String>> {
         let pids: Vec<_> = seen.writers.iter().map(|w| w.pid.to_string()).collect();
         lines.push(format!("Open writers: {} (a run by hand waits for them)", pids.join(", ")));
     }
+    let passed_over = catalog::passed_over(&rollup);
+    if let (Some(first), Some(last)) = (passed_over.first(), passed_over.last()) {
+        let count = passed_over.count();
+        lines.push(format!("Passed over: {count} ids from {first} to {last}; their events are taken too"));
+    }
     let _session = AsRollup::new(&rollup);
     let statement = match &rollup.kind {
         Kind::Declarative { target_name, .. } => {
             let mut definition = run::load_definition(&rollup)?;
-            run::restrict(&mut definition, &rollup, &[window])?;
+            let parts = vec![NodeWindow { group: 0, window }];
+            let next = Next { parts, complete: seen.head, again: i64::MAX, limit: window.end };
+            let share = passing::share(&rollup, &next)?;
+            run::restrict(&mut definition, &rollup, &share.stretches, &share.except)?;
             definition.merge_sql(target_name)?
         }
         Kind::Command(command) => {

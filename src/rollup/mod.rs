@@ -14,8 +14,10 @@ use crate::sql_function;
 pub mod catalog;
 pub mod citus;
 pub mod definition;
+pub mod ids;
 pub mod live;
 pub mod manage;
+pub mod passing;
 pub mod register;
 pub mod retention;
 pub mod run;
@@ -82,7 +84,7 @@ sql_function!(resolve_rollup_source, |call| {
 });
 
 sql_function!(run_rollup, |call| {
-    let outcome = rollup_name(call).and_then(|name| run::run(&name, None)).or_raise();
+    let outcome = rollup_name(call).and_then(|name| run::by_hand(&name, call.optional(1))).or_raise();
     call.row(&[
         outcome.window_start.map(Datum::from),
         outcome.window_end.map(Datum::from),

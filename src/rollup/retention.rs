@@ -13,6 +13,7 @@ use crate::pg::session::{self, AsRole};
 use crate::pg::spi;
 use crate::pg::varlena::varlena;
 use crate::rollup::catalog::{self, Rollup};
+use crate::rollup::passing;
 use crate::rollup::source;
 use crate::rollup::window::{self, Bound};
 use crate::sql_function;
@@ -113,7 +114,13 @@ fn has_rows(rollup: &Rollup, table: Oid, side: Side) -> Result<bool> {
     let Some((owner, name)) = owner(table) else { return Ok(false) };
     let operator = if side == Side::Old { old } else { new };
     let column = quote_identifier(column.as_deref().unwrap_or_default());
-    let query = format!("SELECT 1 FROM {name} WHERE {column} {operator} $1 LIMIT 1");
+    let passed_over = catalog::passed_over(rollup);
+    let passed_over = match side {
+        _ if passed_over.is_empty() => String::new(),
+        Side::Old => passing::and_not_among(&column, &passed_over),
+        Side::New => format!(" OR {}", passing::among(&column, &passed_over)),
+    };
+    let query = format!("SELECT 1 FROM {name} WHERE {column} {operator} $1{passed_over} LIMIT 1");
     let _owner = AsRole::owner(owner);
     Ok(spi::query_one(&query, &[position], |_| ()).is_some())
 }

@@ -1,5 +1,7 @@
 //! One run of a rollup: the next safe window, aggregated and merged, and the position moved, in one transaction.
 
+use std::time::Duration;
+
 use pgrx::PgSqlErrorCode::*;
 
 use crate::error::{Error, Result};
@@ -8,7 +10,9 @@ use crate::pg::session::{self, AsRole, WithSettings};
 use crate::pg::spi;
 use crate::rollup::catalog::{self, Kind, Rollup};
 use crate::rollup::definition::Definition;
-use crate::rollup::window::{self, Bound, Safe, Window};
+use crate::rollup::ids::Ids;
+use crate::rollup::passing::{self, Share};
+use crate::rollup::window::{self, Bound, NodeWindow, Window, Writers};
 use crate::rollup::{source, target};
 
 use pgrx::pg_sys;
@@ -42,19 +46,32 @@ impl Outcome {
     }
 }
 
-/// Runs a rollup. By hand (`safe` is None) it waits: for another run of the same rollup, then for the writers that
-/// may still add to the window. The worker passes the window that it knows to be safe, and skips a rollup that somebody
-/// else is running.
-pub fn run(name: &str, safe: Option<Safe>) -> Result<Outcome> {
+/// Runs a rollup by hand; `patience` is an interval.
+pub fn by_hand(name: &str, patience: Option<pg_sys::Datum>) -> Result<Outcome> {
+    const MICROSECONDS: &str = "SELECT GREATEST(extract(epoch FROM $1) * 1000000, 0)::bigint";
+    let patience = patience.and_then(|interval| {
+        let argument = [spi::datum(pg_sys::INTERVALOID, Some(interval))];
+        catalog::internally(|| spi::query_one(MICROSECONDS, &argument, |row| row.int8(1))).flatten()
+    });
+    run(name, Writers::Await(patience.map(|micros| Duration::from_micros(micros as u64))))
+}
+
+/// Runs a rollup. By hand it waits: for another run of the same rollup, then for the writers that may still add to the
+/// window. The worker has watched them, and skips a rollup that somebody else is running.
+pub fn run(name: &str, writers: Writers) -> Result<Outcome> {
     let started = clock();
-    let rollup = match safe {
-        None => catalog::lock_owned(name)?,
-        Some(_) => match catalog::try_lock(name) {
+    let is_watched = matches!(writers, Writers::Watched(_));
+    let rollup = match is_watched {
+        false => catalog::lock_owned(name)?,
+        true => match catalog::try_lock(name) {
             Some(rollup) => rollup,
             None => return Ok(Outcome::default()),
         },
     };
     check_may_run(&rollup)?;
+    if matches!(writers, Writers::Await(Some(_))) {
+        passing::check(&rollup)?;
+    }
     if matches!(rollup.kind, Kind::WindowOnly) {
         return Err(Error::new(
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -63,19 +80,24 @@ pub fn run(name: &str, safe: Option<Safe>) -> Result<Outcome> {
         .detail("It was registered for windows only: your own function aggregates them.")
         .hint(format!("SELECT * FROM incremental_rollup_window('{name}'); gives the next window.")));
     }
-    let windows = window::next(&rollup, safe)?;
+    let next = window::next(&rollup, writers)?;
     catalog::note_time_column(&rollup);
+    let mut shares = vec![(0, passing::share(&rollup, &next)?)];
+    shares.extend(next.parts[1..].iter().map(|part| (part.group, Share::whole(part.window))));
     let mut rows = None;
-    for part in windows.iter().filter(|part| !part.window.is_empty()) {
+    for (group, share) in shares.iter().filter(|(_, share)| !share.is_empty()) {
         // First the position: a trigger of the target that runs this rollup again finds nothing left to do.
-        catalog::advance(&rollup, part)?;
-        rows = Some(rows.unwrap_or(0) + aggregate(&rollup, part.window)? as i64);
+        catalog::advance(&rollup, &NodeWindow { group: *group, window: share.window })?;
+        if let Some(passed_over) = &share.passed_over {
+            catalog::set_passed_over(&rollup.name, passed_over);
+        }
+        rows = Some(rows.unwrap_or(0) + aggregate(&rollup, share)? as i64);
     }
-    let outcome = Outcome::of(windows[0].window, rows);
+    let outcome = Outcome::of(shares[0].1.span(), rows);
     if rows.is_none() {
         return Ok(outcome);
     }
-    if safe.is_none() {
+    if !is_watched {
         record(&rollup, started, outcome);
     }
     Ok(outcome)
@@ -93,7 +115,8 @@ pub fn take_windows(name: &str) -> Result<Vec<(i64, i64)>> {
         .detail("Events of a window taken from it would be missing in its target.")
         .hint(format!("SELECT * FROM run_rollup('{name}');")));
     }
-    window::next(&rollup, None)?
+    window::next(&rollup, Writers::Await(None))?
+        .parts
         .iter()
         .map(|part| match (part.window.start, part.window.end) {
             (Bound::Id(start), Bound::Id(end)) => {
@@ -159,12 +182,13 @@ impl AsRollup {
     }
 }
 
-/// Aggregates the events of a window into the target; returns the rows written.
-fn aggregate(rollup: &Rollup, window: Window) -> Result<u64> {
+/// Aggregates the events of a share into the target; returns the rows written.
+fn aggregate(rollup: &Rollup, share: &Share) -> Result<u64> {
     match &rollup.kind {
+        Kind::Declarative { .. } if share.stretches.is_empty() => Ok(0),
         Kind::Declarative { target_name, .. } => {
             let mut definition = load_definition(rollup)?;
-            restrict(&mut definition, rollup, &[window])?;
+            restrict(&mut definition, rollup, &share.stretches, &share.except)?;
             let _session = AsRollup::new(rollup);
             let is_first_fill = rollup.is_at_beginning() && !target::has_rows(target_name);
             let statement = match is_first_fill {
@@ -174,7 +198,7 @@ fn aggregate(rollup: &Rollup, window: Window) -> Result<u64> {
             Ok(spi::execute(&statement, &[]))
         }
         Kind::Command(command) => {
-            let bounds = match (window.start, window.end) {
+            let bounds = match (share.window.start, share.window.end) {
                 (Bound::Id(start), Bound::Id(end)) => {
                     [spi::int8(Some(start.saturating_add(1))), spi::int8(Some(end))]
                 }
@@ -203,8 +227,13 @@ pub fn load_definition(rollup: &Rollup) -> Result<Definition> {
     }
 }
 
-/// Narrows a definition to the events of some windows, all of one kind.
-pub fn restrict(definition: &mut Definition, rollup: &Rollup, windows: &[Window]) -> Result<()> {
+/// Narrows a definition to the events of some windows, all of one kind, without those of some ids.
+pub fn restrict(
+    definition: &mut Definition,
+    rollup: &Rollup,
+    windows: &[Window],
+    except: &Ids,
+) -> Result<()> {
     let zone = match rollup.time_column {
         Some(_) => source::clock_zone(rollup)?,
         None => None,
@@ -222,7 +251,8 @@ pub fn restrict(definition: &mut Definition, rollup: &Rollup, windows: &[Window]
     let ranges: Vec<_> =
         windows.iter().map(|window| vec![limit(after, window.start), limit(until, window.end)]).collect();
     let column = rollup.time_column.as_deref().or(rollup.id_column.as_deref()).unwrap_or_default();
-    definition.restrict(column, &ranges)
+    let except = (!except.is_empty()).then(|| End::Ids(except.to_string()));
+    definition.restrict(column, &ranges, except.as_ref())
 }
 
 fn clock() -> i64 {

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::pg::spi;
 use crate::rollup::catalog::{self, Rollup};
 use crate::rollup::citus::{self, Placement};
+use crate::rollup::passing;
 use crate::rollup::run::AsRollup;
 use crate::rollup::source;
 
@@ -103,16 +104,17 @@ fn has_new_rows_behind(rollup: &Rollup) -> bool {
         spi::query_one(&catalog::sql(query), &[spi::text(Some(&rollup.name))], |row| row.text(1)).flatten()
     });
     let Some(snapshot) = snapshot else { return false };
+    let column = pgrx::spi::quote_identifier(rollup.id_column.as_deref().unwrap_or_default());
     // xmin lacks its epoch; its distance to our own transaction id has it.
     let query = format!(
-        "SELECT 1 FROM {} WHERE {} OPERATOR(pg_catalog.<=) $1 \
+        "SELECT 1 FROM {source} WHERE {column} OPERATOR(pg_catalog.<=) $1{not_passed_over} \
             AND pg_catalog.age(xmin) OPERATOR(pg_catalog.<) 2000000000 \
             AND NOT pg_catalog.pg_visible_in_snapshot( \
                 (pg_catalog.pg_current_xact_id()::pg_catalog.text::pg_catalog.int8 \
                  OPERATOR(pg_catalog.-) pg_catalog.age(xmin))::pg_catalog.text::pg_catalog.xid8, \
                 $2::pg_catalog.pg_snapshot) LIMIT 1",
-        rollup.source_name,
-        pgrx::spi::quote_identifier(rollup.id_column.as_deref().unwrap_or_default()),
+        source = rollup.source_name,
+        not_passed_over = passing::and_not_among(&column, &catalog::passed_over(rollup)),
     );
     let args = [spi::int8(Some(rollup.last_aggregated_id)), spi::text(Some(&snapshot))];
     let _session = AsRollup::new(rollup);

@@ -145,7 +145,7 @@ fn aggregated(rollup: &Rollup) -> Result<Definition> {
         .into_iter()
         .map(|(group, end)| Window { start: Bound::Id(citus::before_first_id(group)), end: Bound::Id(end) });
     let windows: Vec<_> = std::iter::once(here).chain(elsewhere).collect();
-    run::restrict(&mut definition, rollup, &windows)?;
+    run::restrict(&mut definition, rollup, &windows, &catalog::passed_over(rollup))?;
     Ok(definition)
 }
 

@@ -1,17 +1,20 @@
 //! The safe window: which events are new and complete.
 //!
 //! Ids are drawn before their rows are committed, so the sequence runs ahead of what can be seen. A window ends at an
-//! id that the sequence had reached when everyone who may have drawn an id up to there has ended.
+//! id that the sequence had reached when everyone who may have drawn an id up to there has ended; one that ends later
+//! goes past those who are open, see [`passing`].
 
 use crate::error::{Error, Result};
 use crate::pg::locks::{self, Writer};
 use crate::pg::{session, spi};
 use crate::rollup::catalog::{self, Rollup};
 use crate::rollup::citus;
+use crate::rollup::ids::Ids;
+use crate::rollup::passing;
 use crate::rollup::run::AsRollup;
 use crate::rollup::source;
 use crate::rollup::trust;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pgrx::PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_STATE;
 use pgrx::pg_sys::Oid;
@@ -50,11 +53,35 @@ pub struct Observation {
     pub sequence_file: Oid,
 }
 
+/// What a run does about writers that are open.
+#[derive(Clone, Copy, Debug)]
+pub enum Writers {
+    /// Waits until they have ended; with a time, it goes past those that are left then.
+    Await(Option<Duration>),
+    /// Does not wait: the caller has watched them.
+    Watched(Safe),
+}
+
 /// A window that its finder knows to be safe, as long as the sequence is the one it looked at.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Safe {
+    /// From the position to where nobody can add events any more, which may be behind it.
     pub window: Window,
     pub sequence_file: Oid,
+    /// Whether to go on up to the head, past those who are open; ids above this, passed over before, are looked at again.
+    pub passing: Option<i64>,
+}
+
+/// What a run can take.
+pub struct Next {
+    /// One window for each node that events are inserted through, that of this node first.
+    pub parts: Vec<NodeWindow>,
+    /// On this node, everything up to here is complete.
+    pub complete: Bound,
+    /// Ids above this that were passed over are looked at again.
+    pub again: i64,
+    /// Nothing above this is taken.
+    pub limit: Bound,
 }
 
 /// A window of the events that were inserted through one node: on Citus each node draws ids from a range of its own.
@@ -70,12 +97,13 @@ pub fn observe(rollup: &Rollup) -> Result<Observation> {
     // An empty table can be made a view.
     source::check_kind(rollup.source)?;
     catalog::internally(|| {
-        let tables = source::with_partitions(rollup.source);
+        // Writers that draw ids hold the sequence; those that bring their own hold the table or a partition of it.
+        let relations = written(rollup);
         let Some(sequence) = rollup.id_sequence else {
             source::clock_zone(rollup)?;
             // A session that prepares its transaction meanwhile is seen by one of the two.
             let head = Bound::Time(time_horizon(rollup)?);
-            let writers = locks::writers(&tables).into_iter().filter(|writer| writer.pid == 0).collect();
+            let writers = locks::writers(&relations).into_iter().filter(|writer| writer.pid == 0).collect();
             let column = rollup.time_column.as_deref().unwrap_or_default();
             trust::check_origin(rollup.source, column)?;
             return Ok(Observation { head, writers, sequence_file: Oid::INVALID });
@@ -83,9 +111,6 @@ pub fn observe(rollup: &Rollup) -> Result<Observation> {
         let sequence_file = trust::sequence_file(sequence);
         let head = source::sequence_head(rollup, sequence)?;
         trust::check_origin(rollup.source, rollup.id_column.as_deref().unwrap_or_default())?;
-        // Writers that draw ids hold the sequence; those that bring their own hold the table or a partition of it.
-        let mut relations = tables;
-        relations.push(sequence);
         Ok(Observation { head: Bound::Id(head), writers: locks::writers(&relations), sequence_file })
     })
 }
@@ -100,10 +125,9 @@ fn still_holds(rollup: &Rollup, seen: &Observation) -> bool {
     })
 }
 
-/// The windows that a run takes now: one for each node that events are inserted through, that of this node first.
-/// Without `safe` it waits for the writers that are open; with it, the caller knows from a while ago that everything in
-/// there is complete, and the windows of other nodes are left for later where writers are open.
-pub fn next(rollup: &Rollup, safe: Option<Safe>) -> Result<Vec<NodeWindow>> {
+/// What a run takes now. Where the caller has watched the writers, the windows of other nodes are left for later if
+/// writers are open there.
+pub fn next(rollup: &Rollup, writers: Writers) -> Result<Next> {
     if session::has_fixed_snapshot() {
         return Err(Error::new(
             ERRCODE_INVALID_TRANSACTION_STATE,
@@ -113,17 +137,20 @@ pub fn next(rollup: &Rollup, safe: Option<Safe>) -> Result<Vec<NodeWindow>> {
         .hint("SET TRANSACTION ISOLATION LEVEL READ COMMITTED; or run it in a transaction of its own."));
     }
     let start = rollup.position();
-    let (end, file, mut elsewhere) = match safe {
-        None => loop {
+    let (end, complete, again, file, mut elsewhere) = match writers {
+        Writers::Await(patience) => loop {
             let seen = observe(rollup)?;
             let elsewhere = citus::windows_elsewhere(rollup, None)?;
-            locks::wait_for(&seen.writers);
+            let all_ended = await_writers(&seen.writers, patience);
             citus::wait_for_prepared(None)?;
             if still_holds(rollup, &seen) {
-                break (seen.head, seen.sequence_file, elsewhere);
+                // Our own transaction may yet use ids that it has drawn.
+                let is_complete = all_ended && !(writes_itself(rollup) && passing::is_possible(rollup));
+                let complete = if is_complete { seen.head } else { rollup.settled() };
+                break (seen.head, complete, i64::MIN, seen.sequence_file, elsewhere);
             }
         },
-        Some(Safe { window, sequence_file }) => {
+        Writers::Watched(Safe { window, sequence_file, passing }) => {
             let seen = observe(rollup)?;
             let elsewhere = citus::windows_elsewhere(rollup, Some(PATIENCE))?;
             // Since the caller looked, the rollup may have been reset, and its sequence restarted or moved back.
@@ -131,31 +158,68 @@ pub fn next(rollup: &Rollup, safe: Option<Safe>) -> Result<Vec<NodeWindow>> {
                 || sequence_file != seen.sequence_file
                 || matches!(seen.head, Bound::Id(_)) && seen.head < window.end;
             if is_stale || !citus::wait_for_prepared(Some(PATIENCE))? {
-                return Ok(vec![NodeWindow { group: 0, window: Window { start, end: start } }]);
+                let nothing = NodeWindow { group: 0, window: Window { start, end: start } };
+                let complete = rollup.settled();
+                return Ok(Next { parts: vec![nothing], complete, again: i64::MAX, limit: start });
             }
-            (window.end, sequence_file, elsewhere)
+            let end = if passing.is_some() { seen.head } else { window.end };
+            (end, window.end, passing.unwrap_or(i64::MAX), sequence_file, elsewhere)
         }
     };
     if let Some(sequence) = rollup.id_sequence {
         trust::check_restart(rollup, sequence, file)?;
     }
-    let window = limit_to_batch(rollup, Window { start, end: end.max(start) })?;
-    elsewhere.insert(0, NodeWindow { group: 0, window });
-    Ok(elsewhere)
+    let limit = batch_end(rollup, end.max(start))?;
+    elsewhere.insert(0, NodeWindow { group: 0, window: Window { start, end: limit.max(start) } });
+    Ok(Next { parts: elsewhere, complete, again, limit })
 }
 
-/// Shortens a window to at most `batch_size` events. Ids have gaps, so the span is found by counting in growing
-/// stretches; a stretch no longer than the room that is left always fits, because no id occurs twice.
-fn limit_to_batch(rollup: &Rollup, window: Window) -> Result<Window> {
-    let (Some(batch), Bound::Id(start), Bound::Id(end)) = (rollup.batch_size, window.start, window.end)
+/// The tables and the sequence that writers of a rollup's events hold. Called under `catalog::internally`.
+fn written(rollup: &Rollup) -> Vec<Oid> {
+    let mut relations = source::with_partitions(rollup.source);
+    relations.extend(rollup.id_sequence);
+    relations
+}
+
+/// Whether our own transaction is a writer.
+fn writes_itself(rollup: &Rollup) -> bool {
+    locks::is_writer(&catalog::internally(|| written(rollup)))
+}
+
+/// Waits until writers have ended, or for as long as there is patience; whether all have.
+fn await_writers(writers: &[Writer], patience: Option<Duration>) -> bool {
+    let Some(patience) = patience else {
+        locks::wait_for(writers);
+        return true;
+    };
+    let started = Instant::now();
+    let mut pause = Duration::from_millis(1);
+    let mut open = locks::still_open(writers);
+    while !open.is_empty() && started.elapsed() < patience {
+        session::sleep(pause.min(patience));
+        pause = (pause * 2).min(Duration::from_millis(50));
+        open = locks::still_open(&open);
+    }
+    open.is_empty()
+}
+
+/// Where a window up to `end` has to end so that a run takes at most `batch_size` events. Ids have gaps, so the span
+/// is found by counting in growing stretches; a stretch no longer than the room that is left always fits, because no
+/// id occurs twice.
+fn batch_end(rollup: &Rollup, end: Bound) -> Result<Bound> {
+    let (Some(batch), Bound::Id(start), Bound::Id(position), Bound::Id(end)) =
+        (rollup.batch_size, rollup.settled(), rollup.position(), end)
     else {
-        return Ok(window);
+        return Ok(end);
     };
     let column = pgrx::spi::quote_identifier(rollup.id_column.as_deref().unwrap_or_default());
+    // What was passed over comes first.
+    let aggregated = Ids::between(start, position).minus(&catalog::passed_over(rollup));
     let count = format!(
         "SELECT pg_catalog.count(*) FROM {} \
-         WHERE {column} OPERATOR(pg_catalog.>) $1 AND {column} OPERATOR(pg_catalog.<=) $2",
-        rollup.source_name
+         WHERE {column} OPERATOR(pg_catalog.>) $1 AND {column} OPERATOR(pg_catalog.<=) $2{}",
+        rollup.source_name,
+        passing::and_not_among(&column, &aggregated),
     );
     let _session = AsRollup::new(rollup);
     let (mut reached, mut room, mut span) = (start, batch, batch);
@@ -172,7 +236,7 @@ fn limit_to_batch(rollup: &Rollup, window: Window) -> Result<Window> {
         room -= events;
         span = span.saturating_mul(2);
     }
-    Ok(Window { start: window.start, end: Bound::Id(reached) })
+    Ok(Bound::Id(reached))
 }
 
 /// The moment before which no event can appear any more: the start of the oldest transaction that is still running

@@ -1,69 +1,88 @@
-//! Looks at a rollup's head that are not known to be safe yet.
+//! What is known of the writers of a rollup: whom it has to wait for, and up to where nobody can add events any more.
+
+use std::collections::HashSet;
 
 use pgrx::pg_sys;
 
 use crate::pg::locks::Writer;
 use crate::rollup::window::{Bound, Observation};
 
-/// A head that was seen, and who could still add rows below it when it was.
+/// A writer that was open when the rollup was looked at.
 #[derive(Debug)]
-struct Look {
-    head: Bound,
-    open: Vec<Writer>,
-    since: i64,
+struct Open {
+    writer: Writer,
+    /// The head of the look before: it had drawn nothing up to there. `None`: there was no look.
+    after: Option<Bound>,
+    /// Since when it holds something back.
+    since: Option<i64>,
 }
 
-/// The looks of one rollup, oldest first, and the largest head that is safe: nobody who could add rows below it is
-/// still open.
-#[derive(Debug, Default)]
+/// What the looks at the head of a rollup and its writers have told.
+#[derive(Debug)]
 pub struct Pending {
-    looks: Vec<Look>,
-    safe: Option<Bound>,
+    /// The head at the last look.
+    head: Option<Bound>,
+    open: Vec<Open>,
+    /// Some writer has ended that may have written above this.
+    again: Option<i64>,
     /// The file of the sequence that all of it is about.
     sequence_file: pg_sys::Oid,
 }
 
+impl Default for Pending {
+    fn default() -> Self {
+        // Who may have ended before the first look is not known.
+        Pending { head: None, open: Vec::new(), again: Some(i64::MIN), sequence_file: pg_sys::Oid::INVALID }
+    }
+}
+
 impl Pending {
-    /// Adds a look taken at `now` at a rollup that has come to `position`.
-    pub fn add(&mut self, seen: Observation, position: Bound, now: i64) {
-        let highest = self.looks.last().map(|look| look.head).max(self.safe);
-        if highest.is_some_and(|highest| seen.head < highest) || seen.sequence_file != self.sequence_file {
+    /// Takes in a look taken at `now` at a rollup of which everything up to `settled` is aggregated.
+    pub fn add(&mut self, seen: Observation, settled: Bound, now: i64) {
+        if Some(seen.head) < self.head || seen.sequence_file != self.sequence_file {
             // The source was reset: what was seen before is about other events.
             *self = Pending { sequence_file: seen.sequence_file, ..Default::default() };
         }
-        let highest = self.looks.last().map(|look| look.head).max(self.safe);
-        // The same head again can only have more writers to wait for, none of them below it.
-        if seen.head > position && highest.is_none_or(|highest| seen.head != highest) {
-            self.looks.push(Look { head: seen.head, open: seen.writers, since: now });
+        for writer in seen.writers {
+            if !self.open.iter().any(|open| open.writer == writer) {
+                self.open.push(Open { writer, after: self.head, since: None });
+            }
+        }
+        // Whoever came and went between two looks was not seen.
+        self.ended(self.head);
+        self.head = Some(seen.head);
+        for open in &mut self.open {
+            if seen.head > settled && Some(seen.head) > open.after {
+                open.since.get_or_insert(now);
+            }
         }
     }
 
     /// Looks again: `still_open` returns those of some writers that have not ended.
     pub fn settle(&mut self, still_open: impl Fn(&[Writer]) -> Vec<Writer>) {
-        for look in &mut self.looks {
-            look.open = still_open(&look.open);
-            if look.open.is_empty() {
-                self.safe = self.safe.max(Some(look.head));
-            }
-        }
-        self.looks.retain(|look| Some(look.head) > self.safe);
-        // A later look that waits for nobody else makes the earlier one superfluous, so that there are never more
-        // looks than open writers.
-        let mut kept: Vec<Look> = Vec::with_capacity(self.looks.len());
-        for mut look in self.looks.drain(..) {
-            while let Some(earlier) =
-                kept.pop_if(|earlier| look.open.iter().all(|w| earlier.open.contains(w)))
-            {
-                look.since = look.since.min(earlier.since);
-            }
-            kept.push(look);
-        }
-        self.looks = kept;
+        let writers: Vec<_> = self.open.iter().map(|open| open.writer.clone()).collect();
+        let left: HashSet<_> = still_open(&writers).into_iter().collect();
+        let ended: Vec<_> = self.open.extract_if(.., |open| !left.contains(&open.writer)).collect();
+        ended.iter().for_each(|open| self.ended(open.after));
     }
 
-    /// The largest head known to be safe.
+    /// Somebody has ended who may have written above `after`.
+    fn ended(&mut self, after: Option<Bound>) {
+        let after = match after {
+            Some(Bound::Id(id)) => id,
+            _ => i64::MIN,
+        };
+        self.again = Some(self.again.map_or(after, |again| again.min(after)));
+    }
+
+    /// The head at the last look.
+    pub fn head(&self) -> Option<Bound> {
+        self.head
+    }
+
+    /// Up to where nobody can add events any more.
     pub fn safe(&self) -> Option<Bound> {
-        self.safe
+        self.open.iter().map(|open| open.after).min().unwrap_or(self.head)
     }
 
     /// The file of the sequence that [`Self::safe`] is about.
@@ -71,18 +90,34 @@ impl Pending {
         self.sequence_file
     }
 
-    /// Whether anything waits for a writer.
+    /// Whether any writer holds something back.
     pub fn is_waiting(&self) -> bool {
-        !self.looks.is_empty()
+        self.open.iter().any(|open| open.since.is_some())
     }
 
-    /// What has waited longest: since when, and for which processes.
+    /// Who holds back what comes next, by process, and since when.
     pub fn oldest(&self) -> Option<(i64, Vec<i32>)> {
-        let look = self.looks.first()?;
-        let mut pids: Vec<i32> = look.open.iter().map(|writer| writer.pid).collect();
+        let first = self.open.iter().filter(|open| open.since.is_some()).map(|open| open.after).min()?;
+        let holding = || self.open.iter().filter(|open| open.since.is_some() && open.after == first);
+        let mut pids: Vec<i32> = holding().map(|open| open.writer.pid).collect();
         pids.sort_unstable();
         pids.dedup();
-        Some((look.since, pids))
+        Some((holding().filter_map(|open| open.since).min()?, pids))
+    }
+
+    /// Ids above this that were passed over may have got their events since a run looked at them.
+    pub fn again(&self) -> Option<i64> {
+        self.again
+    }
+
+    /// A run looks at them now.
+    pub fn looked_again(&mut self) {
+        self.again = None;
+    }
+
+    /// A run that should have looked at them failed.
+    pub fn look_at_all_again(&mut self) {
+        self.again = Some(i64::MIN);
     }
 }
 
@@ -144,7 +179,7 @@ mod tests {
             assert_eq!(safe(&pending), Some(10));
         }
         assert_eq!(pending.oldest(), Some((2, vec![7])));
-        assert_eq!(pending.looks.len(), 1, "looks at the same writer do not pile up");
+        assert_eq!(pending.open.len(), 1, "those who have ended do not pile up");
         settle(&mut pending, &[]);
         assert_eq!(safe(&pending), Some(990));
         assert_eq!(pending.oldest(), None);
@@ -157,9 +192,11 @@ mod tests {
         look(&mut pending, 20, &[1, 2], 2);
         look(&mut pending, 30, &[2, 3], 3);
         settle(&mut pending, &[1, 2, 3]);
-        assert_eq!((safe(&pending), pending.looks.len()), (None, 3));
+        assert_eq!(safe(&pending), None);
+        assert_eq!(pending.oldest(), Some((1, vec![1])));
         settle(&mut pending, &[2, 3]);
         assert_eq!(safe(&pending), Some(10));
+        assert_eq!(pending.oldest(), Some((2, vec![2])));
         settle(&mut pending, &[3]);
         assert_eq!(safe(&pending), Some(20));
         settle(&mut pending, &[]);
@@ -183,12 +220,38 @@ mod tests {
         settle(&mut pending, &[]);
         look(&mut pending, 2000, &[1], 2);
         look(&mut pending, 0, &[1], 3);
-        settle(&mut pending, &[]);
+        settle(&mut pending, &[1]);
         assert_eq!(safe(&pending), None);
+        settle(&mut pending, &[]);
         look(&mut pending, 5, &[], 4);
         settle(&mut pending, &[]);
         assert_eq!(safe(&pending), Some(5));
     }
+
+    #[test]
+    fn what_may_have_got_events_is_what_came_after_the_writer_that_ended() {
+        let mut pending = Pending::default();
+        assert_eq!(pending.again(), Some(i64::MIN), "who ended before is not known");
+        look(&mut pending, 10, &[], 1);
+        look(&mut pending, 20, &[1], 2);
+        look(&mut pending, 30, &[1, 2], 3);
+        pending.looked_again();
+        look(&mut pending, 40, &[1, 2, 3], 4);
+        assert_eq!(pending.again(), Some(30), "who came and went between the looks is not known");
+        pending.looked_again();
+        settle(&mut pending, &[1, 2, 3]);
+        assert_eq!(pending.again(), None);
+        settle(&mut pending, &[1, 2]);
+        assert_eq!(pending.again(), Some(30));
+        settle(&mut pending, &[1]);
+        assert_eq!(pending.again(), Some(20));
+        pending.looked_again();
+        settle(&mut pending, &[]);
+        assert_eq!(pending.again(), Some(10));
+        pending.look_at_all_again();
+        assert_eq!(pending.again(), Some(i64::MIN));
+    }
+
     #[test]
     fn a_restarted_sequence_that_ran_ahead_makes_all_of_it_void() {
         let mut pending = Pending::default();

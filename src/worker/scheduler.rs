@@ -10,6 +10,7 @@ use crate::pg::background::{self, Failure, Kind, Process};
 use crate::pg::locks;
 use crate::rollup::catalog::{self, Rollup};
 use crate::rollup::citus;
+use crate::rollup::passing;
 use crate::rollup::schedule::Schedule;
 use crate::rollup::window::{self, Bound, Safe, Window};
 use crate::worker::history::{self, State};
@@ -38,6 +39,8 @@ struct Tracked {
     /// Not to be tried before, after an error.
     retry_at: i64,
     pending: Pending,
+    /// It was held back for so long that runs go past those who do.
+    passing: bool,
     /// Other nodes of the cluster have inserted events.
     news_elsewhere: bool,
     recheck_at: i64,
@@ -52,13 +55,16 @@ struct Tracked {
     warned: bool,
 }
 
+/// How far a rollup has come: its position, and which ids up to there are still passed over.
+type Progress = (Bound, Option<(i64, i64)>);
+
 /// A run in a process.
 struct Running {
     process: Process,
     run_id: i64,
     rollup_name: String,
-    /// The position it started at.
-    from: Bound,
+    /// The progress it started at.
+    from: Progress,
 }
 
 #[derive(Default)]
@@ -214,7 +220,10 @@ impl Scheduler {
         }
         for run in self.ended.drain(..) {
             if let Some(tracked) = self.rollups.iter_mut().find(|t| t.rollup.name == run.rollup_name) {
-                tracked.held = tracked.rollup.position() == run.from;
+                tracked.held = tracked.progress() == run.from;
+                if tracked.failing {
+                    tracked.pending.look_at_all_again();
+                }
             }
         }
     }
@@ -231,14 +240,14 @@ impl Scheduler {
             .rollups
             .iter_mut()
             .filter(|t| !running.iter().any(|run| run.rollup_name == t.rollup.name))
-            .filter_map(|tracked| tracked.ready(now).map(|up_to| (tracked, up_to)))
+            .filter_map(|tracked| tracked.ready(now).map(|safe| (tracked, safe)))
             .collect();
         ready.sort_by_key(|(tracked, _)| tracked.ready_since);
-        for (tracked, up_to) in ready {
+        for (tracked, safe) in ready {
             if !registry::take_place(places) {
                 return now + NO_PLACE;
             }
-            match tracked.start(up_to) {
+            match tracked.start(safe) {
                 Some(run) => self.running.push(run),
                 None => registry::give_place(),
             }
@@ -280,6 +289,7 @@ impl Tracked {
             tick_at,
             retry_at: i64::MIN,
             pending: Pending::default(),
+            passing: false,
             news_elsewhere: false,
             recheck_at: i64::MAX,
             recheck_after: FIRST_RECHECK,
@@ -289,6 +299,10 @@ impl Tracked {
             blocked: None,
             warned: false,
         }
+    }
+
+    fn progress(&self) -> Progress {
+        (self.rollup.position(), self.rollup.passed_over)
     }
 
     fn updated(mut self, rollup: Rollup, now: i64) -> Self {
@@ -346,10 +360,11 @@ impl Tracked {
                 self.held = false;
                 self.recheck_after = FIRST_RECHECK;
                 self.news_elsewhere = citus::has_news_elsewhere(&self.rollup).or_raise();
-                self.pending.add(seen, self.rollup.position(), now);
+                self.pending.add(seen, self.rollup.settled(), now);
             }
             self.pending.settle(locks::still_open);
-            let done = self.pending.safe().is_none_or(|safe| safe <= self.rollup.position());
+            self.passing = self.is_out_of_patience(now) && passing::is_possible(&self.rollup);
+            let done = self.pending.safe().is_none_or(|safe| safe <= self.rollup.settled());
             if self.failing && done && !self.pending.is_waiting() {
                 history::recover(&self.rollup.name);
                 self.failing = false;
@@ -362,6 +377,13 @@ impl Tracked {
         self.recheck_at = now + self.recheck_after;
         self.recheck_after = (self.recheck_after * 2).min(LAST_RECHECK);
         self.note_blocked(now);
+    }
+
+    /// Whether somebody holds it back for longer than the worker is to be held back.
+    fn is_out_of_patience(&self, now: i64) -> bool {
+        let patience = settings::blocked_patience();
+        !patience.is_zero()
+            && self.pending.oldest().is_some_and(|(since, _)| now - since >= patience.as_micros() as i64)
     }
 
     fn fail(&mut self, failure: &Failure, now: i64) {
@@ -393,27 +415,33 @@ impl Tracked {
         let warn_after = settings::blocked_warning();
         if !self.warned && !warn_after.is_zero() && now - since >= warn_after.as_micros() as i64 {
             self.warned = true;
-            warn_blocked(&self.rollup.name, (now - since) / SECOND, pids);
+            warn_blocked(&self.rollup.name, (now - since) / SECOND, pids, self.passing);
         }
     }
 
-    /// The end of the window that a run may take now, if there is anything in it.
-    fn ready(&mut self, now: i64) -> Option<Bound> {
-        let position = self.rollup.position();
+    /// What a run may take now, if there is anything.
+    fn ready(&mut self, now: i64) -> Option<Safe> {
+        let (position, passed_over) = self.progress();
+        let settled = self.rollup.settled();
+        let safe = self.pending.safe().filter(|safe| *safe > settled);
+        let again = self.pending.again().filter(|again| passed_over.is_some_and(|(_, last)| last > *again));
+        let passing = self.passing && (self.pending.head() > Some(position) || again.is_some());
         // An empty window here still takes what other nodes have.
-        let safe = self.pending.safe().filter(|safe| *safe > position);
-        let safe = safe.or(self.news_elsewhere.then_some(position));
-        if safe.is_none() || self.held || now < self.retry_at {
+        let has_news = safe.is_some() || passing || self.news_elsewhere;
+        if !has_news || self.held || now < self.retry_at {
             self.ready_since = None;
             return None;
         }
         self.ready_since.get_or_insert(now);
-        safe
+        Some(Safe {
+            window: Window { start: position, end: safe.unwrap_or(settled) },
+            sequence_file: self.pending.sequence_file(),
+            passing: passing.then(|| again.unwrap_or(i64::MAX)),
+        })
     }
 
     /// Starts a run. What stands in its way is tried again at the next tick.
-    fn start(&mut self, up_to: Bound) -> Option<Running> {
-        let window = Window { start: self.rollup.position(), end: up_to };
+    fn start(&mut self, safe: Safe) -> Option<Running> {
         let name = &self.rollup.name;
         self.held = true;
         let run_id = match background::transaction(|| history::begin(name)) {
@@ -423,7 +451,6 @@ impl Tracked {
                 return None;
             }
         };
-        let safe = Safe { window, sequence_file: self.pending.sequence_file() };
         let Some(process) = job::start(name, run_id, safe) else {
             launcher::no_process(&format!("could not start a run of rollup \"{name}\""));
             if let Err(failure) = background::transaction(|| history::withdraw(run_id)) {
@@ -434,7 +461,11 @@ impl Tracked {
         self.held = false;
         self.news_elsewhere = false;
         self.ready_since = None;
-        Some(Running { process, run_id, rollup_name: name.clone(), from: window.start })
+        let running = Running { process, run_id, rollup_name: name.clone(), from: self.progress() };
+        if safe.passing.is_some() {
+            self.pending.looked_again();
+        }
+        Some(running)
     }
 
     /// It is gone, paused or without a schedule: nobody holds it back any more.
@@ -447,13 +478,22 @@ impl Tracked {
     }
 }
 
-fn warn_blocked(name: &str, seconds: i64, pids: &[i32]) {
+fn warn_blocked(name: &str, seconds: i64, pids: &[i32], passing: bool) {
     let prepared = pids.first() == Some(&0);
     let pids: Vec<String> = pids.iter().filter(|pid| **pid != 0).map(i32::to_string).collect();
-    let error = Error::new(
-        PgSqlErrorCode::ERRCODE_WARNING,
-        format!("rollup \"{name}\" has been held back for {seconds} s by transactions that are still open"),
-    );
+    let (what, end) = match passing {
+        false => (
+            format!(
+                "rollup \"{name}\" has been held back for {seconds} s by transactions that are still open"
+            ),
+            "the rollup catches up when they end.",
+        ),
+        true => (
+            format!("rollup \"{name}\" goes past transactions that have been open for {seconds} s"),
+            "the rollup takes their events when they commit.",
+        ),
+    };
+    let error = Error::new(PgSqlErrorCode::ERRCODE_WARNING, what);
     let error = match (pids.is_empty(), prepared) {
         (false, false) => error.detail(format!("They are those of process {}.", pids.join(", "))),
         (false, true) => {
@@ -462,6 +502,6 @@ fn warn_blocked(name: &str, seconds: i64, pids: &[i32]) {
         _ => error.detail("It is a prepared transaction."),
     };
     error
-        .hint("Look them up in pg_stat_activity and pg_prepared_xacts; the rollup catches up when they end.")
+        .hint(format!("Look them up in pg_stat_activity and pg_prepared_xacts; {end}"))
         .report(PgLogLevel::WARNING)
 }

@@ -7,6 +7,7 @@ use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 static LAUNCHER_NAPTIME: GucSetting<i32> = GucSetting::<i32>::new(60);
 static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(4);
 static BLOCKED_WARNING: GucSetting<i32> = GucSetting::<i32>::new(60);
+static BLOCKED_PATIENCE: GucSetting<i32> = GucSetting::<i32>::new(5_000);
 static RUN_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(3 * 86_400);
 
 /// Defines them; called once from `_PG_init`.
@@ -42,6 +43,16 @@ pub fn define() {
         GucFlags::UNIT_S,
     );
     GucRegistry::define_int_guc(
+        c"rollup_ext.blocked_patience",
+        c"After this time the worker goes past open transactions that hold a rollup back.",
+        c"It then aggregates what others have committed, and the rows of these when they commit. 0 for never.",
+        &BLOCKED_PATIENCE,
+        0,
+        i32::MAX,
+        GucContext::Sighup,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
         c"rollup_ext.run_retention",
         c"How long rollup_runs keeps a run after its end.",
         c"",
@@ -70,6 +81,11 @@ pub fn max_workers() -> u32 {
 /// How long a rollup may be held back before the log says so; zero for never.
 pub fn blocked_warning() -> Duration {
     seconds(&BLOCKED_WARNING)
+}
+
+/// How long a rollup may be held back before runs go past those who do; zero for never.
+pub fn blocked_patience() -> Duration {
+    Duration::from_millis(BLOCKED_PATIENCE.get() as u64)
 }
 
 /// How long the history of runs is kept.

@@ -131,7 +131,10 @@ fn transaction(client: &mut Client, random: &mut Random) -> Result<u64, postgres
 /// What the rollups of [`EVENTS`] hold that the events up to their positions do not, and the other way round, in one
 /// snapshot; none when all is well. An error when the server goes away meanwhile.
 pub fn differences_from_events(client: &mut Client) -> Result<Vec<String>, postgres::Error> {
-    let position = |rollup| format!("id <= (SELECT last_aggregated_id FROM rollups WHERE name = '{rollup}')");
+    let position = |rollup| {
+        let value = |column| format!("(SELECT {column} FROM rollups WHERE name = '{rollup}')");
+        format!("id <= {} AND NOT id <@ {}", value("last_aggregated_id"), value("passed_over"))
+    };
     let kinds = format!(
         "SELECT kind, count(*), sum(value), max(id) FROM events WHERE {} GROUP BY kind",
         position("kinds")

@@ -11,7 +11,9 @@ use cluster_tests::{Cluster, Sql, Stop, wait_for};
 fn crashes_at_random_moments_lose_and_double_nothing() {
     let rounds = setting("ROLLUP_EXT_CRASH_ROUNDS", || 5);
     let mut random = Random::from_environment();
-    let cluster = Cluster::start("checkpoint_timeout = 30s\nmax_wal_size = 64MB");
+    let cluster = Cluster::start(
+        "checkpoint_timeout = 30s\nmax_wal_size = 64MB\nrollup_ext.blocked_patience = '100ms'",
+    );
     cluster.database("shop").run(EVENTS);
     let ingest = Ingest::start(&cluster.config(), "shop", 8, &mut random);
     let mut faults = [0; 4];

@@ -56,7 +56,7 @@ fn scheduler_memory(client: &mut Client) -> Option<(i32, u64)> {
 fn a_soak_loses_nothing_and_grows_nothing() {
     let seconds = setting("ROLLUP_EXT_SOAK_SECONDS", || 6);
     let mut random = Random::from_environment();
-    let cluster = Cluster::start("max_wal_size = 256MB");
+    let cluster = Cluster::start("max_wal_size = 256MB\nrollup_ext.blocked_patience = '500ms'");
     let mut client = cluster.database("shop");
     client.run(EVENTS);
     client.run(DAWDLE);

@@ -55,6 +55,15 @@ fn has_status(client: &mut Client, rollup: &str, columns: &str, expected: &str) 
     panic!("{columns} of {rollup}: {last}, not {expected}");
 }
 
+fn own_pid(client: &mut Client) -> i32 {
+    client.value("SELECT pg_backend_pid()")
+}
+
+/// How many events the rollup `kinds` holds.
+fn counted(client: &mut Client) -> i64 {
+    client.value("SELECT COALESCE(sum(count), 0)::bigint FROM kinds")
+}
+
 fn count_processes(client: &mut Client, kind: &str) -> i64 {
     client.value(&format!("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'rollup_ext {kind}'"))
 }
@@ -146,7 +155,7 @@ fn a_rollup_that_somebody_else_brought_up_to_date_is_not_failing() {
 
 #[test]
 fn a_long_writer_holds_back_what_it_may_still_write_and_nothing_else() {
-    let cluster = Cluster::start("rollup_ext.blocked_warning = '3s'");
+    let cluster = Cluster::start("rollup_ext.blocked_warning = '3s'\nrollup_ext.blocked_patience = 0");
     let mut client = cluster.database("shop");
     client.run(EVENTS);
     insert(&mut client, 100);
@@ -183,9 +192,91 @@ fn a_long_writer_holds_back_what_it_may_still_write_and_nothing_else() {
     assert!(log.contains(&format!("They are those of process {pid}.")));
 }
 
+/// What others commit does not wait for a long writer, and its rows come when it commits, also when the server was
+/// down meanwhile.
+#[test]
+fn a_long_writer_is_gone_past() {
+    let cluster = Cluster::start("rollup_ext.blocked_patience = '500ms'\nrollup_ext.blocked_warning = '3s'");
+    let mut client = cluster.database("shop");
+    client.run(EVENTS);
+    let [mut long, mut longer] = [cluster.connect("shop"), cluster.connect("shop")];
+    for writer in [&mut long, &mut longer] {
+        writer.run("BEGIN");
+        insert(writer, 10);
+    }
+    let pid = own_pid(&mut long);
+    insert(&mut client, 100);
+    reaches(&mut client, "kinds", 120);
+    has_status(&mut client, "kinds", "state, passed_over_ids, lag_ids", "passing|20|0");
+    assert_eq!(
+        status(&mut client, "kinds", "(SELECT array_agg(p ORDER BY p) FROM unnest(blocked_by) p)"),
+        pids
+    );
+    assert_eq!(counted(&mut client), 100);
+    // New events come in while they are open, theirs among them.
+    insert(&mut long, 10);
+    insert(&mut client, 100);
+    wait_for("the events of others", 5, || (counted(&mut client) == 200).then_some(()));
+    assert_eq!(client.lines("SELECT * FROM verify_rollup('kinds')"), Vec::<String>::new());
+
+    let ended = Instant::now();
+    long.run("COMMIT");
+    wait_for("the events of the long writer", 5, || (counted(&mut client) == 220).then_some(()));
+    assert!(ended.elapsed() < Duration::from_secs(3), "they come when it commits");
+    assert_eq!(client.lines("SELECT passed_over FROM rollups"), ["{[11,21)}"]);
+    wait_for("a warning", 10, || {
+        cluster.log().contains("goes past transactions that have been open").then_some(())
+    });
+
+    longer.run("PREPARE TRANSACTION 'longer'");
+    cluster.kill();
+    cluster.resume();
+    let mut client = cluster.connect("shop");
+    insert(&mut client, 5);
+    wait_for("it goes past it again", 20, || (counted(&mut client) == 225).then_some(()));
+    assert_eq!(client.lines("SELECT passed_over @> '{[11,21)}' FROM rollups"), ["t"]);
+    client.run("COMMIT PREPARED 'longer'");
+    wait_for("the events of the longer writer", 5, || (counted(&mut client) == 235).then_some(()));
+    has_status(&mut client, "kinds", "state, passed_over_ids, blocked_by", "scheduled|0|");
+    assert_exact(&mut client);
+}
+
+/// Many writers that overlap, each longer than a tick, while one is open all the time: the rows of each come when it
+/// commits, and what is passed over does not grow.
+#[test]
+fn writers_beside_a_long_one_are_not_late() {
+    let cluster = Cluster::start("rollup_ext.blocked_patience = '100ms'");
+    let mut client = cluster.database("shop");
+    client.run(EVENTS);
+    let mut long = cluster.connect("shop");
+    long.run("BEGIN");
+    insert(&mut long, 1);
+    let mut writers = [cluster.connect("shop"), cluster.connect("shop")];
+    for round in 0..8 {
+        let writer = &mut writers[round % 2];
+        // The other one is in the middle of its transaction.
+        if round > 1 {
+            writer.run("COMMIT");
+        }
+        writer.run("BEGIN");
+        insert(writer, 10);
+        writer.run("SAVEPOINT s");
+        insert(writer, 10);
+        writer.run("ROLLBACK TO s");
+        std::thread::sleep(Duration::from_millis(700));
+        insert(writer, 10);
+    }
+    writers.iter_mut().for_each(|writer| writer.run("COMMIT"));
+    wait_for("the events of all but one", 4, || (counted(&mut client) == 160).then_some(()));
+    assert!(client.value::<bool>("SELECT cardinality(array(SELECT unnest(passed_over))) < 20 FROM rollups"));
+    long.run("ROLLBACK");
+    has_status(&mut client, "kinds", "passed_over_ids, lag_ids", "0|0");
+    assert_exact(&mut client);
+}
+
 #[test]
 fn overlapping_writers_do_not_stop_a_rollup() {
-    let cluster = Cluster::start(TOLD);
+    let cluster = Cluster::start("rollup_ext.blocked_patience = 0");
     let mut client = cluster.database("shop");
     client.run(EVENTS);
     let mut writers = [cluster.connect("shop"), cluster.connect("shop")];
@@ -209,7 +300,7 @@ fn overlapping_writers_do_not_stop_a_rollup() {
 
 #[test]
 fn a_prepared_transaction_holds_back_too() {
-    let cluster = Cluster::start(TOLD);
+    let cluster = Cluster::start("rollup_ext.blocked_patience = 0");
     let mut client = cluster.database("shop");
     client.run(EVENTS);
     client.run("BEGIN; INSERT INTO events (kind) VALUES (1); PREPARE TRANSACTION 'two phases'");
