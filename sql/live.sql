@@ -9,7 +9,12 @@ COMMENT ON FUNCTION create_live_view(text) IS
 CREATE FUNCTION rollup_position(definition regclass) RETURNS bigint
 AS 'MODULE_PATHNAME', 'rollup_ext_rollup_position' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 10;
 COMMENT ON FUNCTION rollup_position(regclass) IS
-'for live views: the last id that the rollup defined by a view has aggregated, in the snapshot of the statement';
+'for live views: the id up to which the rollup defined by a view has aggregated every event, in the snapshot of the statement';
+
+CREATE FUNCTION rollup_aggregated_ids(definition regclass) RETURNS int8multirange
+AS 'MODULE_PATHNAME', 'rollup_ext_rollup_aggregated_ids' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 10;
+COMMENT ON FUNCTION rollup_aggregated_ids(regclass) IS
+'for live views: the ids beyond rollup_position() that the rollup has aggregated as well, because it went past open writers; in the snapshot of the statement';
 
 CREATE FUNCTION rollup_position_time(definition regclass) RETURNS timestamptz
 AS 'MODULE_PATHNAME', 'rollup_ext_rollup_position_time' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 10;

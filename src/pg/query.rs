@@ -6,6 +6,7 @@ use pgrx::pg_sys::{self, Oid};
 use pgrx::{PgList, PgSqlErrorCode, is_a};
 
 use super::session::{c_string, to_string};
+use super::varlena::int8multirange;
 use crate::error::{Error, Result};
 
 /// An analysed SELECT.
@@ -96,14 +97,9 @@ impl End {
         match *self {
             End::Constant { type_oid, value } => constant(type_oid, 8, pg_sys::Datum::from(value)).cast(),
             End::Ids(ref ids) => {
-                let (text, type_oid) = (c_string(ids), pg_sys::INT8MULTIRANGEOID);
-                let (mut input, mut parameter) = (Oid::INVALID, Oid::INVALID);
-                // SAFETY: the type's input function gets a NUL-terminated string, and the node its result.
-                unsafe {
-                    pg_sys::getTypeInputInfo(type_oid, &mut input, &mut parameter);
-                    let value = pg_sys::OidInputFunctionCall(input, text.as_ptr().cast_mut(), parameter, -1);
-                    pg_sys::makeConst(type_oid, -1, Oid::INVALID, -1, value, false, false).cast()
-                }
+                let (value, type_oid) = (int8multirange(ids), pg_sys::INT8MULTIRANGEOID);
+                // SAFETY: builds a node for a value of that type.
+                unsafe { pg_sys::makeConst(type_oid, -1, Oid::INVALID, -1, value, false, false).cast() }
             }
             End::Function { function, relation } => {
                 // SAFETY: builds a call from catalog facts in the current memory context.
@@ -367,7 +363,7 @@ unsafe fn outside(relation: &Relation, column: &str, ids: &End) -> Result<*mut p
     // SAFETY: builds nodes as the parser does for the same SQL.
     unsafe {
         let var = variable(relation, column)?;
-        let (from, to, none) = ((*var).vartype, pg_sys::INT8OID, std::ptr::null_mut());
+        let (from, to, none) = ((*var).vartype, pg_sys::INT8OID, std::ptr::null_mut::<pg_sys::Node>());
         let (context, form) = (COERCION_EXPLICIT, COERCE_EXPLICIT_CAST);
         let state = pg_sys::make_parsestate(none.cast());
         let id = pg_sys::coerce_to_target_type(state, var.cast(), from, to, -1, context, form, -1);

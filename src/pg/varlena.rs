@@ -66,3 +66,14 @@ pub fn name(text: &str) -> Datum {
     unsafe { pgrx::direct_function_call_as_datum(pg_sys::namein, &[Some(Datum::from(text.as_ptr()))]) }
         .expect("namein returns a value")
 }
+
+/// A value of type `int8multirange`, in the current memory context.
+pub fn int8multirange(ids: &str) -> Datum {
+    let text = super::session::c_string(ids);
+    let (mut input, mut parameter) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
+    // SAFETY: the type's own input function, on a NUL-terminated string.
+    unsafe {
+        pg_sys::getTypeInputInfo(pg_sys::INT8MULTIRANGEOID, &mut input, &mut parameter);
+        pg_sys::OidInputFunctionCall(input, text.as_ptr().cast_mut(), parameter, -1)
+    }
+}

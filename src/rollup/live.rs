@@ -107,7 +107,8 @@ fn statement(rollup: &Rollup, mut definition: Definition, view: Oid) -> Result<S
 fn position<T>(definition: Oid, read: impl FnMut(&spi::Row) -> T) -> Result<T> {
     let found = catalog::internally(|| {
         let query = "SELECT COALESCE(lower(passed_over) - 1, last_aggregated_id), last_aggregated_time, name, \
-             (int8multirange(int8range(lower(passed_over), last_aggregated_id, '[]')) - passed_over)::text \
+             CASE WHEN isempty(passed_over) THEN '{}' ELSE \
+                  (int8multirange(int8range(lower(passed_over), last_aggregated_id, '[]')) - passed_over)::text END \
              FROM @extschema@.rollups WHERE definition = $1";
         spi::query_one_as_seen(&catalog::sql(query), &[spi::oid(Some(definition))], read)
     });

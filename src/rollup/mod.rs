@@ -8,7 +8,7 @@ use pgrx::pg_sys::{self, Datum};
 use crate::error::{Error, OrRaise, Result};
 use crate::pg::call::Call;
 use crate::pg::rows::Rows;
-use crate::pg::varlena::{name, varlena};
+use crate::pg::varlena::{int8multirange, name, varlena};
 use crate::sql_function;
 
 pub mod catalog;
@@ -212,6 +212,15 @@ sql_function!(rollup_position_time, |call| {
 
 sql_function!(rollup_position_timestamp, |call| {
     Datum::from(call.once_per_snapshot(|| live::position_timestamp(definition_argument(call)).or_raise()))
+});
+
+sql_function!(rollup_aggregated_ids, |call| {
+    let ask = || {
+        let ids = live::aggregated_ids(definition_argument(call)).or_raise();
+        // SAFETY: the answer is kept there for as long as it is returned.
+        unsafe { call.expression_context().switch_to(|_| int8multirange(&ids)) }.value() as i64
+    };
+    Datum::from(call.once_per_snapshot(ask))
 });
 
 // Strict, so that the first value is the state and stays it.
