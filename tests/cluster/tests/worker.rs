@@ -68,11 +68,12 @@ fn count_processes(client: &mut Client, kind: &str) -> i64 {
     client.value(&format!("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'rollup_ext {kind}'"))
 }
 
-/// The process of a running job.
+/// The process of a job that sleeps by now.
 fn job(client: &mut Client, rollup: &str) -> i32 {
     wait_for(&format!("a job of {rollup}"), 20, || {
         let pids = client.lines(&format!(
-            "SELECT pid FROM pg_stat_activity WHERE backend_type = 'rollup_ext job' AND query LIKE '%\"{rollup}\"%'"
+            "SELECT pid FROM pg_stat_activity WHERE backend_type = 'rollup_ext job' AND query LIKE '%\"{rollup}\"%'
+                AND wait_event = 'PgSleep'"
         ));
         pids.first().map(|pid| pid.parse().expect("a process id"))
     })
