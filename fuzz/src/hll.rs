@@ -94,7 +94,7 @@ pub fn wire(input: &[u8]) {
     (0..100).for_each(|i| other.add(murmur::hash_integer(i, 8, 0)));
     while let Some(grow) = other.state().merge_state(&State::resume(&mut state)) {
         let mut larger = vec![0; grow.words];
-        other.state().move_to(&mut larger, &grow);
+        other.state().move_to(&mut larger, grow);
         let bytes = State::resume(&mut larger).to_bytes();
         other = Sketch::from_stored(&valid(&bytes)).unwrap();
         if matches!(valid(&own).body, Body::Dense(_)) {
@@ -111,7 +111,7 @@ fn deserialize(sketch: Stored) -> Result<Vec<u64>, Corrupt> {
     while let Some(grow) = State::resume(&mut words).merge(&sketch)? {
         assert!(grow.words <= 2 + (1usize << 18).div_ceil(10));
         let mut larger = vec![0; grow.words];
-        State::resume(&mut words).move_to(&mut larger, &grow);
+        State::resume(&mut words).move_to(&mut larger, grow);
         words = larger;
     }
     Ok(words)

@@ -19,7 +19,7 @@ sql_function!(
         let mut state = call.words(0);
         if !call.is_null(1) {
             while let Err(grow) = State::resume(state.words_mut()).add(call.i64(1) as u64) {
-                state = moved(call, state, &grow);
+                state = moved(call, state, grow);
             }
         }
         state.datum()
@@ -31,7 +31,7 @@ fn first(call: Call) -> Datum {
     let mut state = Words::alloc(call.aggregate_context(), State::SMALLEST);
     let mut sketch = State::init(state.words_mut(), params(call, 2));
     if !call.is_null(1) {
-        sketch.add(call.i64(1) as u64).expect("an empty state takes a value");
+        assert!(sketch.add(call.i64(1) as u64).is_ok(), "an empty state takes a value");
     }
     state.datum()
 }
@@ -57,7 +57,7 @@ pub fn params(call: Call, i: usize) -> Params {
 }
 
 #[cold]
-fn moved(call: Call, state: Words, grow: &Grow) -> Words {
+fn moved(call: Call, state: Words, grow: Grow) -> Words {
     let mut larger = Words::alloc(call.aggregate_context(), grow.words);
     let mut old = state;
     State::resume(old.words_mut()).move_to(larger.words_mut(), grow);
@@ -82,7 +82,7 @@ sql_function!(
             call.words(0)
         };
         while let Some(grow) = merge(&mut state, &sketch) {
-            state = moved(call, state, &grow);
+            state = moved(call, state, grow);
         }
         state.datum()
     }
@@ -109,7 +109,7 @@ sql_function!(
         let mut state = call.words(0);
         let other = State::resume(other.words_mut());
         while let Some(grow) = State::resume(state.words_mut()).merge_state(&other) {
-            state = moved(call, state, &grow);
+            state = moved(call, state, grow);
         }
         state.datum()
     }
@@ -141,7 +141,7 @@ sql_function!(
         State::init(state.words_mut(), sketch.params);
         while let Some(grow) = merge(&mut state, &sketch) {
             let mut larger = Words::alloc_here(grow.words);
-            State::resume(state.words_mut()).move_to(larger.words_mut(), &grow);
+            State::resume(state.words_mut()).move_to(larger.words_mut(), grow);
             state = larger;
         }
         state.datum()

@@ -15,12 +15,12 @@
 //! zeros; the two differ by a bit reversal of the hash.
 
 pub mod code;
+mod entries;
 pub mod estimate;
 pub mod murmur;
 pub mod params;
 pub mod registers;
 mod rice;
-mod slots;
 pub mod state;
 pub mod stored;
 pub mod v1;

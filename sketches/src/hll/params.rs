@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn sparse_lists_are_long_enough() {
         assert!(max_sparse(11) >= 500 && max_sparse(12) >= 1000 && max_sparse(14) >= 3500);
-        // A table of slots counts entries in 16 bits; the last value is a mark.
+        // A state counts the entries of its tail in 16 bits, of which the last value is a mark.
         assert!((0..=Params::MAX_LOG2M).all(|p| max_sparse(p) > 0 && max_sparse(p) < 0xffff));
     }
 }

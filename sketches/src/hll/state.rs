@@ -3,36 +3,66 @@
 //! It lies in a slice of 64-bit words that the caller allocates. The first word is the head, of which the
 //! low half belongs to the caller (who may keep the length of the slice there); then come
 //!
-//! * entries ([`code`]) in slots: a list in a slice of 2, 4 or 8 words, a hash table in one of 16, 32, 64, ... words,
+//! * entries ([`code`]): a *tail* in order of arrival, which fills the first cache line, and from 16 words on
+//!   behind it their number and a *run*, ascending. A full tail is merged into the run. So adding to
+//!   many sketches in turn takes one cache miss each, where a hash table would take two;
 //! * or the registers.
 //!
 //! When a sketch outgrows its slice, adding asks for a larger one by returning [`Grow`]; the caller
 //! allocates it, moves the sketch with [`State::move_to`] and repeats the call. Adding and merging are
 //! idempotent, so that repeating is harmless.
 
+use std::borrow::Cow;
+use std::ops::{Deref, DerefMut};
+
 use super::Corrupt;
 use super::code;
+use super::entries;
 use super::params::{Params, dense_words, max_sparse};
 use super::registers;
-use super::slots::{self, Inserted};
 use super::stored::{self, Body, HEADER, Stored};
 
-const COUNT_SHIFT: u32 = 32;
+/// Where the head says how many entries the tail has.
+const TAIL_SHIFT: u32 = 32;
 const PARAMS_SHIFT: u32 = 48;
 const DENSE: u64 = 1 << 63;
-/// A count that says: undefined.
+/// A number of entries that says: undefined.
 const UNDEFINED: usize = 0xffff;
 
-/// Entries that are sorted on the stack.
-const FEW: usize = 14;
+/// Words of a cache line: a state of as many has no run.
+const LINE: usize = 8;
+/// Entries that are sorted on the stack: those of a cache line.
+const FEW: usize = 2 * (LINE - 1);
+
+/// Words of the tail in a slice of so many: a cache line without the head, and in a large one an eighth, so that it is
+/// merged less often.
+#[inline]
+fn tail_words(len: usize) -> usize {
+    if len <= LINE { len - 1 } else { (len / 8).max(LINE) - 1 }
+}
+
+/// Entries that fit a slice of so many words when they are sorted: those of its run.
+fn sorted_capacity(len: usize, log2m: u8) -> usize {
+    entries::capacity(if len <= LINE { len - 1 } else { len - tail_words(len) - 2 }, log2m)
+}
+
+/// The smallest slice that takes `n` sorted entries: the smallest there is, a cache line, or twice as much and so on.
+fn words_for(n: usize, log2m: u8) -> usize {
+    let mut len = State::SMALLEST;
+    while sorted_capacity(len, log2m) < n {
+        len = (2 * len).max(LINE);
+    }
+    len
+}
 
 /// The slice that a sketch needs next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grow {
     /// Its length.
     pub words: usize,
     params: Params,
     dense: bool,
+    /// What the sketch holds, where that was found out already, with what it is about to receive.
+    entries: Option<Vec<u64>>,
 }
 
 /// A sketch in a slice of words.
@@ -63,7 +93,7 @@ impl<'a> State<'a> {
     pub fn words_for(sketch: &Stored) -> usize {
         match sketch.body {
             Body::Undefined | Body::Empty => Self::SMALLEST,
-            Body::Sparse { count, .. } => 1 + slots::words_for(count, sketch.params.log2m),
+            Body::Sparse { count, .. } => words_for(count, sketch.params.log2m),
             Body::Dense(_) => 1 + registers::words(sketch.params.log2m),
         }
     }
@@ -82,41 +112,102 @@ impl<'a> State<'a> {
             registers::raise(&mut self.words[1..], code::register_of_hash(hash, log2m));
             return Ok(());
         }
-        self.insert(code::of_hash(hash, log2m))
+        self.push(code::of_hash(hash, log2m))
     }
 
     /// Adds an entry; the sketch is not dense.
     #[inline]
-    fn insert(&mut self, code: u64) -> Result<(), Grow> {
-        let [head, slots @ ..] = &mut *self.words else { unreachable!("a state has a head") };
+    fn push(&mut self, code: u64) -> Result<(), Grow> {
+        let [head, rest @ ..] = &mut *self.words else { unreachable!("a state has a head") };
         let log2m = (*head >> PARAMS_SHIFT) as u8 & 31;
-        let count = (*head >> COUNT_SHIFT) as usize & 0xffff;
-        match slots::insert(slots, log2m, count, max_sparse(log2m), code) {
-            Inserted::Known => Ok(()),
-            Inserted::New => {
-                *head += 1 << COUNT_SHIFT;
-                Ok(())
-            }
-            Inserted::Full => self.full(),
+        let n = (*head >> TAIL_SHIFT) as usize & 0xffff;
+        if n < entries::capacity(tail_words(rest.len() + 1), log2m) {
+            entries::put(rest, log2m, n, code);
+            *head += 1 << TAIL_SHIFT;
+            return Ok(());
         }
+        self.push_full(code)
     }
 
-    #[cold]
-    fn full(&self) -> Result<(), Grow> {
-        let params = self.params();
-        match self.count() {
-            UNDEFINED => Ok(()),
-            n if n >= max_sparse(params.log2m) => Err(self.grow_dense(params)),
-            _ => Err(Grow { words: 2 * self.words.len(), params, dense: false }),
+    /// Adds an entry where the tail is full.
+    #[inline(never)]
+    fn push_full(&mut self, code: u64) -> Result<(), Grow> {
+        if self.is_undefined() {
+            return Ok(());
         }
+        let entries = self.sorted();
+        if self.words.len() <= LINE {
+            // There is no run to move to: the tail itself has to become shorter by a quarter.
+            if entries.contains(&code) {
+                return Ok(());
+            }
+            if entries.len() > sorted_capacity(self.words.len(), self.params().log2m) * 3 / 4 {
+                return Err(self.grow_for(entries));
+            }
+        }
+        self.store(entries)?;
+        self.push(code)
+    }
+
+    /// Merges ascending entries of distinct indexes; the sketch is not dense.
+    fn absorb(&mut self, codes: &[u64]) -> Result<(), Grow> {
+        if self.is_undefined() {
+            return Ok(());
+        }
+        let entries = self.sorted();
+        let mut all = Vec::with_capacity(entries.len() + codes.len());
+        entries::merge(codes, entries.iter().copied(), &mut all);
+        self.store(Sorted::Many(all))
+    }
+
+    /// Makes these the entries: ascending, of distinct indexes.
+    fn store(&mut self, entries: Sorted) -> Result<(), Grow> {
+        let Params { log2m, .. } = self.params();
+        let len = self.words.len();
+        if entries.len() > max_sparse(log2m) || entries.len() > sorted_capacity(len, log2m) {
+            return Err(self.grow_for(entries));
+        }
+        self.words[1..].fill(0);
+        self.words[0] &= !(0xffff << TAIL_SHIFT);
+        let to = if len <= LINE {
+            self.words[0] |= (entries.len() as u64) << TAIL_SHIFT;
+            1
+        } else {
+            let run = 1 + tail_words(len);
+            self.words[run] = entries.len() as u64;
+            run + 1
+        };
+        for (at, &code) in entries.iter().enumerate() {
+            entries::put(&mut self.words[to..], log2m, at, code);
+        }
+        Ok(())
+    }
+
+    /// The slice for these entries, twice this one at least.
+    fn grow_for(&self, entries: Sorted) -> Grow {
+        let params = self.params();
+        let n = entries.len();
+        let entries = Some(entries.into_vec());
+        if n > max_sparse(params.log2m) {
+            return Grow { entries, ..self.grow_dense(params) };
+        }
+        let words = words_for(n, params.log2m).max(2 * self.words.len()).max(LINE);
+        Grow { words, params, dense: false, entries }
     }
 
     fn grow_dense(&self, params: Params) -> Grow {
-        Grow { words: 1 + registers::words(params.log2m), params, dense: true }
+        Grow { words: 1 + registers::words(params.log2m), params, dense: true, entries: None }
     }
 
-    fn count(&self) -> usize {
-        (self.words[0] >> COUNT_SHIFT) as usize & 0xffff
+    fn tail_len(&self) -> usize {
+        (self.words[0] >> TAIL_SHIFT) as usize & 0xffff
+    }
+
+    /// Entries that can be added before the tail is full.
+    #[inline]
+    fn tail_room(&self) -> usize {
+        let capacity = entries::capacity(tail_words(self.words.len()), self.params().log2m);
+        capacity.saturating_sub(self.tail_len())
     }
 
     fn is_dense(&self) -> bool {
@@ -124,13 +215,42 @@ impl<'a> State<'a> {
     }
 
     fn is_undefined(&self) -> bool {
-        !self.is_dense() && self.count() == UNDEFINED
+        !self.is_dense() && self.tail_len() == UNDEFINED
     }
 
-    /// Entries of a sketch that is not dense, in no order.
-    fn entries(&self) -> impl Iterator<Item = u64> + '_ {
-        let used = if self.is_undefined() { 1 } else { self.words.len() };
-        slots::entries(&self.words[1..used], self.params().log2m)
+    /// The entries of a sketch that is not dense, ascending and of distinct indexes.
+    fn sorted(&self) -> Sorted {
+        let Params { log2m, .. } = self.params();
+        let n = if self.is_undefined() { 0 } else { self.tail_len() };
+        let tail = entries::first(&self.words[1..], log2m, n);
+        let mut tail = if n <= FEW {
+            let mut few = [0; FEW];
+            few.iter_mut().zip(tail).for_each(|(to, code)| *to = code);
+            Sorted::Few(few, n)
+        } else {
+            Sorted::Many(tail.collect())
+        };
+        tail.sort();
+        if self.words.len() <= LINE {
+            return tail;
+        }
+        let [n, run @ ..] = &self.words[1 + tail_words(self.words.len())..] else {
+            unreachable!("a slice of more than a line has a run")
+        };
+        let mut all = Vec::with_capacity(tail.len() + *n as usize);
+        entries::merge(&tail, entries::first(run, log2m, *n as usize), &mut all);
+        Sorted::Many(all)
+    }
+
+    /// The same at a precision of at most the sketch's own.
+    fn sorted_at(&self, log2m: u8) -> Sorted {
+        let from = self.params().log2m;
+        let mut entries = self.sorted();
+        if from != log2m {
+            entries.iter_mut().for_each(|entry| *entry = code::fold(*entry, from, log2m));
+            entries.sort();
+        }
+        entries
     }
 
     /// Merges a stored sketch. Where parameters differ the result takes the smaller of each.
@@ -145,7 +265,7 @@ impl<'a> State<'a> {
         match other.body {
             Body::Undefined => self.make_undefined(),
             Body::Empty => {}
-            Body::Sparse { .. } => {
+            Body::Sparse { count, .. } if self.is_dense() || count <= self.tail_room() => {
                 let mut grow = Ok(());
                 other.entries(|entry| {
                     if grow.is_ok() {
@@ -153,6 +273,16 @@ impl<'a> State<'a> {
                     }
                 })?;
                 return Ok(grow.err());
+            }
+            Body::Sparse { count, .. } => {
+                let mut entries = Vec::with_capacity(count);
+                other.entries(|entry| entries.push(entry))?;
+                let mut entries = Sorted::Many(entries);
+                if from != to {
+                    entries.iter_mut().for_each(|entry| *entry = code::fold(*entry, from, to));
+                    entries.sort();
+                }
+                return Ok(self.absorb(&entries).err());
             }
             Body::Dense(_) if !self.is_dense() => {}
             Body::Dense(bytes) if from == to => registers::merge(&mut self.words[1..], bytes),
@@ -176,7 +306,13 @@ impl<'a> State<'a> {
                 self.raise_all(registers::iter(&other.words[1..], from), from);
             }
         } else {
-            return other.entries().find_map(|entry| self.add_entry(code::fold(entry, from, to)).err());
+            let entries = other.sorted_at(to);
+            if !self.is_dense() {
+                return self.absorb(&entries).err();
+            }
+            entries
+                .iter()
+                .for_each(|&entry| registers::raise(&mut self.words[1..], code::register(entry, to)));
         }
         None
     }
@@ -188,7 +324,7 @@ impl<'a> State<'a> {
             registers::raise(&mut self.words[1..], code::register(entry, log2m));
             return Ok(());
         }
-        self.insert(entry)
+        self.push(entry)
     }
 
     fn raise_all(&mut self, registers: impl Iterator<Item = u8>, from: u8) {
@@ -215,20 +351,25 @@ impl<'a> State<'a> {
         if dense || self.is_dense() {
             return Some(self.grow_dense(params));
         }
-        let folded = self.sorted_entries(params.log2m).len();
-        if folded > max_sparse(params.log2m) {
+        let folded = self.sorted_at(params.log2m);
+        if folded.len() > max_sparse(params.log2m) {
             return Some(self.grow_dense(params));
         }
-        Some(Grow { words: 1 + slots::words_for(folded, params.log2m), params, dense: false })
+        Some(Grow {
+            words: words_for(folded.len(), params.log2m),
+            params,
+            dense: false,
+            entries: Some(folded.into_vec()),
+        })
     }
 
     fn make_undefined(&mut self) {
         self.words[1..].fill(0);
-        self.words[0] = self.words[0] & !DENSE | (UNDEFINED as u64) << COUNT_SHIFT;
+        self.words[0] = self.words[0] & !DENSE | (UNDEFINED as u64) << TAIL_SHIFT;
     }
 
     /// Moves the sketch to the slice that `grow` asked for: zeroed words but for the caller's half.
-    pub fn move_to<'b>(&self, words: &'b mut [u64], grow: &Grow) -> State<'b> {
+    pub fn move_to<'b>(&self, words: &'b mut [u64], grow: Grow) -> State<'b> {
         let (from, to) = (self.params().log2m, grow.params.log2m);
         let mut moved = State::init(words, grow.params);
         if grow.dense {
@@ -237,55 +378,42 @@ impl<'a> State<'a> {
         if self.is_dense() {
             moved.raise_all(registers::iter(&self.words[1..], from), from);
         } else {
-            for entry in self.entries() {
-                moved.add_entry(code::fold(entry, from, to)).expect("the slice has the length asked for");
+            let entries = grow.entries.map_or_else(|| self.sorted_at(to), Sorted::Many);
+            if grow.dense {
+                entries
+                    .iter()
+                    .for_each(|&entry| registers::raise(&mut moved.words[1..], code::register(entry, to)));
+            } else {
+                assert!(moved.store(entries).is_ok(), "the slice has the length asked for");
             }
         }
         moved
     }
 
-    /// Entries in ascending order at a precision of at most the sketch's own.
-    fn sorted_entries(&self, log2m: u8) -> Vec<u64> {
-        let from = self.params().log2m;
-        let mut entries = Vec::with_capacity(self.count());
-        if from == log2m {
-            entries.extend(self.entries());
-            entries.sort_unstable();
-            return entries;
-        }
-        entries.extend(self.entries().map(|entry| code::fold(entry, from, log2m)));
-        entries.sort_unstable();
-        // Of two ranks for an index the larger is the last.
-        entries.dedup_by(|next, kept| {
-            let same = code::index(*next) == code::index(*kept);
-            if same {
-                *kept = *next;
-            }
-            same
-        });
-        entries
-    }
-
     /// What it takes to store the sketch.
     pub fn encoder(&self) -> Encoder<'_> {
         let params = self.params();
-        let (len, body) = if self.is_dense() {
-            (HEADER + 4 * dense_words(params.log2m), Entries::Registers(&self.words[1..]))
+        let body = if self.is_dense() {
+            Entries::Registers(Cow::Borrowed(&self.words[1..]))
+        } else if self.is_undefined() {
+            Entries::Undefined
         } else {
-            match self.count() {
-                UNDEFINED => (HEADER, Entries::Undefined),
-                0 => (HEADER, Entries::Few([0; FEW], 0)),
-                n if n <= FEW => {
-                    let mut few = [0; FEW];
-                    few.iter_mut().zip(self.entries()).for_each(|(to, entry)| *to = entry);
-                    few[..n].sort_unstable();
-                    (stored::sparse_len(&few[..n], params.log2m), Entries::Few(few, n))
-                }
-                _ => {
-                    let many = self.sorted_entries(params.log2m);
-                    (stored::sparse_len(&many, params.log2m), Entries::Many(many))
-                }
+            let entries = self.sorted();
+            if entries.len() <= max_sparse(params.log2m) {
+                Entries::Sorted(entries)
+            } else {
+                // The tail was not merged yet: with it the sketch is dense.
+                let mut words = vec![0; registers::words(params.log2m)];
+                let registers = entries.iter().map(|&entry| code::register(entry, params.log2m));
+                registers.for_each(|register| registers::raise(&mut words, register));
+                Entries::Registers(Cow::Owned(words))
             }
+        };
+        let len = match &body {
+            Entries::Undefined => HEADER,
+            Entries::Sorted(entries) if entries.is_empty() => HEADER,
+            Entries::Sorted(entries) => stored::sparse_len(entries, params.log2m),
+            Entries::Registers(_) => HEADER + 4 * dense_words(params.log2m),
         };
         Encoder { params, len, body }
     }
@@ -308,9 +436,53 @@ pub struct Encoder<'a> {
 
 enum Entries<'a> {
     Undefined,
+    Sorted(Sorted),
+    Registers(Cow<'a, [u64]>),
+}
+
+/// Codes of entries, few of them without an allocation.
+enum Sorted {
     Few([u64; FEW], usize),
     Many(Vec<u64>),
-    Registers(&'a [u64]),
+}
+
+impl Sorted {
+    fn into_vec(self) -> Vec<u64> {
+        match self {
+            Sorted::Few(few, n) => few[..n].to_vec(),
+            Sorted::Many(many) => many,
+        }
+    }
+
+    fn sort(&mut self) {
+        match self {
+            Sorted::Few(few, n) => *n = entries::sort(&mut few[..*n]),
+            Sorted::Many(many) => {
+                let n = entries::sort(many);
+                many.truncate(n);
+            }
+        }
+    }
+}
+
+impl Deref for Sorted {
+    type Target = [u64];
+
+    fn deref(&self) -> &[u64] {
+        match self {
+            Sorted::Few(few, n) => &few[..*n],
+            Sorted::Many(many) => many,
+        }
+    }
+}
+
+impl DerefMut for Sorted {
+    fn deref_mut(&mut self) -> &mut [u64] {
+        match self {
+            Sorted::Few(few, n) => &mut few[..*n],
+            Sorted::Many(many) => many,
+        }
+    }
 }
 
 impl Encoder<'_> {
@@ -323,9 +495,10 @@ impl Encoder<'_> {
     pub fn write(&self, out: &mut [u8]) {
         match &self.body {
             Entries::Undefined => stored::write_header(out, stored::UNDEFINED, self.params),
-            Entries::Few(_, 0) => stored::write_header(out, stored::EMPTY, self.params),
-            Entries::Few(entries, n) => stored::write_sparse(&entries[..*n], self.params, out),
-            Entries::Many(entries) => stored::write_sparse(entries, self.params, out),
+            Entries::Sorted(entries) if entries.is_empty() => {
+                stored::write_header(out, stored::EMPTY, self.params)
+            }
+            Entries::Sorted(entries) => stored::write_sparse(entries, self.params, out),
             Entries::Registers(words) => {
                 stored::write_header(out, stored::DENSE, self.params);
                 registers::store(words, &mut out[HEADER..]);
@@ -366,20 +539,20 @@ impl Sketch {
 
     pub fn add(&mut self, hash: u64) {
         while let Err(grow) = self.state().add(hash) {
-            self.grow(&grow);
+            self.grow(grow);
         }
     }
 
     pub fn merge(&mut self, other: &Stored) -> Result<(), Corrupt> {
         while let Some(grow) = self.state().merge(other)? {
-            self.grow(&grow);
+            self.grow(grow);
         }
         Ok(())
     }
 
     pub fn merge_sketch(&mut self, other: &mut Sketch) {
         while let Some(grow) = self.state().merge_state(&other.state()) {
-            self.grow(&grow);
+            self.grow(grow);
         }
     }
 
@@ -388,7 +561,7 @@ impl Sketch {
         let state = self.state();
         if !state.is_dense() {
             let grow = state.grow_dense(state.params());
-            self.grow(&grow);
+            self.grow(grow);
         }
     }
 
@@ -402,7 +575,7 @@ impl Sketch {
         self.state().make_undefined();
     }
 
-    fn grow(&mut self, grow: &Grow) {
+    fn grow(&mut self, grow: Grow) {
         let mut words = vec![0; grow.words];
         self.state().move_to(&mut words, grow);
         self.words = words;

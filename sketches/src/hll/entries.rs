@@ -1,0 +1,132 @@
+//! The entries of a sketch in memory: packed into 64-bit words, one to a word or, up to log2m 11, two.
+//!
+//! Packed entries keep the order of their codes, and none is zero.
+
+use super::code;
+use super::params::sparse_bits;
+
+/// Whether two entries share a word.
+#[inline]
+fn narrow(log2m: u8) -> bool {
+    // The index and what is added to it: see pack().
+    sparse_bits(log2m) < 31
+}
+
+/// Entries that so many words hold.
+#[inline]
+pub fn capacity(words: usize, log2m: u8) -> usize {
+    words << narrow(log2m) as u32
+}
+
+/// Writes entry `at` of words in which that place is zero.
+#[inline]
+pub fn put(words: &mut [u64], log2m: u8, at: usize, code: u64) {
+    let packed = pack(code, log2m);
+    if narrow(log2m) {
+        words[at / 2] |= packed << (at % 2 * 32);
+    } else {
+        words[at] = packed;
+    }
+}
+
+/// The first `n` entries, as codes.
+#[inline]
+pub fn first(words: &[u64], log2m: u8, n: usize) -> impl Iterator<Item = u64> + '_ {
+    let narrow = narrow(log2m);
+    (0..n).map(move |at| {
+        let packed = if narrow { words[at / 2] >> (at % 2 * 32) & 0xffff_ffff } else { words[at] };
+        unpack(packed, log2m)
+    })
+}
+
+/// Sorts and keeps one of each index, that of the largest rank; how many there are.
+pub fn sort(codes: &mut [u64]) -> usize {
+    codes.sort_unstable();
+    let mut n = 0;
+    for i in 0..codes.len() {
+        let code = codes[i];
+        n += !(n > 0 && same(codes[n - 1], code)) as usize;
+        codes[n - 1] = code;
+    }
+    n
+}
+
+/// Merges ascending entries of distinct indexes; of two with one index the larger rank stays.
+pub fn merge(codes: &[u64], run: impl Iterator<Item = u64>, out: &mut Vec<u64>) {
+    let mut codes = codes.iter().copied().peekable();
+    for mut entry in run {
+        while let Some(code) = codes.next_if(|&code| code::index(code) <= code::index(entry)) {
+            if !same(code, entry) {
+                out.push(code);
+            }
+            entry = if same(code, entry) { entry.max(code) } else { entry };
+        }
+        out.push(entry);
+    }
+    out.extend(codes);
+}
+
+#[inline]
+fn same(a: u64, b: u64) -> bool {
+    code::index(a) == code::index(b)
+}
+
+/// Only entries below 2^log2m have a rank: their codes come first, the other indexes follow.
+#[inline]
+fn pack(code: u64, log2m: u8) -> u64 {
+    let index = code::index(code);
+    if code::needs_rank(index, log2m) { code } else { index + ranked(log2m) }
+}
+
+#[inline]
+fn unpack(packed: u64, log2m: u8) -> u64 {
+    if packed < ranked(log2m) { packed } else { code::new(packed - ranked(log2m), 0) }
+}
+
+/// The codes of entries with a rank are below this.
+#[inline]
+fn ranked(log2m: u8) -> u64 {
+    code::new(1 << log2m, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hll::murmur;
+
+    #[test]
+    fn entries_come_back_in_order() {
+        for log2m in 0..=18u8 {
+            let hashes = (0..200u64).map(|i| murmur::hash_integer(i, 8, 0)).chain(0..100);
+            let mut codes: Vec<u64> =
+                hashes.chain([0, 1 << 63, u64::MAX]).map(|hash| code::of_hash(hash, log2m)).collect();
+            let mut words = vec![0; codes.len()];
+            codes.iter().enumerate().for_each(|(at, &code)| put(&mut words, log2m, at, code));
+            assert!(first(&words, log2m, codes.len()).eq(codes.iter().copied()));
+            assert!(capacity(words.len(), log2m) >= codes.len());
+
+            codes.sort();
+            assert!(codes.is_sorted_by_key(|&code| pack(code, log2m)));
+            assert!(codes.iter().all(|&code| pack(code, log2m) >> if narrow(log2m) { 32 } else { 63 } == 0));
+        }
+    }
+
+    #[test]
+    fn of_two_ranks_the_larger_stays() {
+        let ranks = |index, ranks: [u64; 3]| ranks.map(|rank| code::new(index, rank));
+        let mut codes = [ranks(3, [2, 1, 2]), ranks(1, [5, 7, 6])].concat();
+        assert_eq!(sort(&mut codes), 2);
+        assert_eq!(codes[..2], [code::new(1, 7), code::new(3, 2)]);
+        for (left, right) in [([7, 2, 1], [6, 3, 1]), ([6, 3, 1], [7, 2, 1])] {
+            let codes = |ranks: [u64; 3]| {
+                ranks.into_iter().zip(1..).map(|(rank, i)| code::new(i, rank)).collect::<Vec<_>>()
+            };
+            let mut out = Vec::new();
+            merge(&codes(left), codes(right).into_iter(), &mut out);
+            assert_eq!(out, codes([7, 3, 1]));
+        }
+        let mut out = Vec::new();
+        merge(&[64, 192, 320], [128, 192, 256].into_iter(), &mut out);
+        assert_eq!(out, [64, 128, 192, 256, 320]);
+    }
+}
