@@ -49,6 +49,13 @@ impl Error {
     }
 }
 
+/// Raises what PostgreSQL says when there is no memory.
+pub fn out_of_memory(bytes: usize) -> ! {
+    Error::new(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, "out of memory")
+        .detail(format!("Failed on request of size {bytes}."))
+        .raise()
+}
+
 /// `result.or_raise()`: the value, or the error raised.
 pub trait OrRaise<T> {
     fn or_raise(self) -> T;

@@ -2,4 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod hll;
+mod memory;
 pub mod topn;
+
+pub use memory::on_out_of_memory;

@@ -266,7 +266,7 @@ fn states_are_small_and_bounded() {
     for i in 0..50 {
         topn::add(&mut state, 1000, format!("{i:05}").as_bytes(), 1).unwrap();
     }
-    assert_eq!(state.len() + topn::BLOCK_HEADER, 1024);
+    assert_eq!(state.len() + topn::BLOCK_HEADER, 512);
     for i in 0..1_000_000 {
         topn::add(&mut state, 1000, format!("{i:07}").as_bytes(), 1).unwrap();
     }

@@ -13,11 +13,14 @@ use super::params::Params;
 use super::registers;
 use super::state::Sketch;
 use super::stored::{self, Body, HEADER, Stored};
+use crate::memory;
 
 const VERSION: u8 = 1;
 const EXPLICIT: u8 = 2;
 /// Largest log2m that the header can say.
 const MAX_LOG2M: u8 = 31;
+/// Hashes or registers that are read: more would keep a server busy for long, and nobody has them.
+const MOST: u64 = 1 << 26;
 
 /// Stored bytes of either version as ours: borrowed when they are already, validated in any case.
 pub fn import(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Corrupt> {
@@ -33,7 +36,7 @@ pub fn import(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Corrupt> {
 /// Bytes from hexadecimal digits, as the input of bytea takes them after its `\x`: with space between the bytes.
 pub fn from_hex(digits: &[u8]) -> Result<Vec<u8>, Corrupt> {
     let nibble = |digit: u8| (digit as char).to_digit(16).ok_or(Corrupt("invalid hexadecimal digit"));
-    let mut bytes = Vec::with_capacity(digits.len() / 2);
+    let mut bytes = memory::vec(digits.len() / 2);
     let mut rest = digits.iter();
     while let Some(&high) = rest.next() {
         if matches!(high, b' ' | b'\n' | b'\t' | b'\r') {
@@ -68,6 +71,7 @@ pub fn read(bytes: &[u8]) -> Result<Sketch, Corrupt> {
             if body.len() % 8 != 0 {
                 return Err(Corrupt("length is not a whole number of hashes"));
             }
+            most(body.len() as u64 / 8)?;
             let mut before = None;
             for bytes in body.chunks_exact(8) {
                 let hash = i64::from_be_bytes(bytes.try_into().expect("eight bytes"));
@@ -84,6 +88,7 @@ pub fn read(bytes: &[u8]) -> Result<Sketch, Corrupt> {
             if bits % entry as u64 >= 8 {
                 return Err(Corrupt("length is not a whole number of registers"));
             }
+            most(bits / entry as u64)?;
             let mut stream = BitReader::new(body);
             sketch.make_dense();
             for _ in 0..bits / entry as u64 {
@@ -95,6 +100,7 @@ pub fn read(bytes: &[u8]) -> Result<Sketch, Corrupt> {
             if (width as u64 * (1u64 << written.log2m)).div_ceil(8) != body.len() as u64 {
                 return Err(Corrupt("number of registers does not match log2m"));
             }
+            most(1 << written.log2m)?;
             let mut stream = BitReader::new(body);
             sketch.make_dense();
             for index in 0..1usize << written.log2m {
@@ -104,6 +110,10 @@ pub fn read(bytes: &[u8]) -> Result<Sketch, Corrupt> {
         _ => return Err(Corrupt("unknown kind of sketch")),
     }
     Ok(sketch)
+}
+
+fn most(entries: u64) -> Result<(), Corrupt> {
+    if entries > MOST { Err(Corrupt("more than 67108864 hashes or registers")) } else { Ok(()) }
 }
 
 fn set(sketch: &mut Sketch, log2m: u8, index: usize, value: u64) {

@@ -1,5 +1,7 @@
 //! Reading and writing fixed-width numbers and varints in byte slices.
 
+use std::cmp::Ordering;
+
 #[inline]
 pub(super) fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_ne_bytes(array(bytes, at))
@@ -41,6 +43,23 @@ pub(super) fn same(a: &[u8], b: &[u8]) -> bool {
     }
 }
 
+/// The order of two items of one length by their bytes; of short ones without a call of memcmp.
+#[inline]
+pub(super) fn compare(a: &[u8], b: &[u8]) -> Ordering {
+    let len = a.len();
+    // Where both ends overlap, the first end being equal leaves it to the second.
+    let ends = |bytes: &[u8]| {
+        let end = |at| u64::from(u32::from_be_bytes(array(bytes, at)));
+        end(0) << 32 | end(len - 4)
+    };
+    match len {
+        0 => Ordering::Equal,
+        1..4 => [a[0], a[len / 2], a[len - 1]].cmp(&[b[0], b[len / 2], b[len - 1]]),
+        4..=8 => ends(a).cmp(&ends(b)),
+        _ => a.cmp(b),
+    }
+}
+
 /// Appends `value` as LEB128: seven bits a byte, the lowest first.
 pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
@@ -74,4 +93,24 @@ pub(super) fn take<'a>(bytes: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
     let (head, rest) = bytes.split_at_checked(len)?;
     *bytes = rest;
     Some(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_items_compare_as_long_ones() {
+        for len in 0..20 {
+            for i in 0..len {
+                let (mut a, mut b) = (vec![7u8; len], vec![7u8; len]);
+                assert!(same(&a, &b) && compare(&a, &b).is_eq());
+                b[i] = 0xf0;
+                assert!(!same(&a, &b) && compare(&a, &b).is_lt() && compare(&b, &a).is_gt());
+                // What differs first decides.
+                a[i + 1..].fill(0xff);
+                assert!(!same(&a, &b) && compare(&a, &b).is_lt() && compare(&b, &a).is_gt());
+            }
+        }
+    }
 }

@@ -2,13 +2,15 @@
 
 use std::cmp::{Ordering, Reverse};
 
+use super::bytes::compare;
 use super::jsonb::{List, NotCounters};
 use super::{Counter, MAX_COUNT};
+use crate::memory;
 
 /// The order of keys in jsonb: by length, then by bytes.
 #[inline]
-fn in_jsonb(a: &[u8], b: &[u8]) -> Ordering {
-    a.len().cmp(&b.len()).then_with(|| a.cmp(b))
+pub(super) fn in_jsonb(a: &[u8], b: &[u8]) -> Ordering {
+    a.len().cmp(&b.len()).then_with(|| compare(a, b))
 }
 
 /// Sorts into the order of jsonb.
@@ -42,7 +44,7 @@ pub fn union<'a>(
     right: &List<'a>,
     limit: usize,
 ) -> Result<Vec<Counter<'a>>, NotCounters<'a>> {
-    let mut out = Vec::with_capacity(left.len() + right.len());
+    let mut out = memory::vec(left.len() + right.len());
     let (mut left_iter, mut right_iter) = (left.iter(), right.iter());
     let mut a = left_iter.next().transpose()?;
     let mut b = right_iter.next().transpose()?;
@@ -73,7 +75,7 @@ pub fn union<'a>(
 }
 
 fn all<'a>(list: &List<'a>) -> Result<Vec<Counter<'a>>, NotCounters<'a>> {
-    let mut out = Vec::with_capacity(list.len() + 1);
+    let mut out = memory::vec(list.len() + 1);
     for counter in list.iter() {
         out.push(counter?);
     }

@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use super::jsonb::{List, NotCounters};
 use super::page::Refused;
 use super::{Block, Counted, Counter, Error, MAX_COUNT, MAX_ITEM, list, page, table};
+use crate::memory;
 
 /// Adds `weight` (at most 2^63 - 1) to the count of `item`. `limit` is the number of counters asked for,
 /// which a state keeps from the moment it becomes a table.
@@ -83,14 +84,15 @@ pub(super) fn make_table(block: &mut impl Block, limit: usize, item_len: usize) 
     let (items, bytes) = match state {
         [] => (0, 0),
         page => {
-            page::iter(page).fold((0, 0), |(n, sum), (item, _)| (n + 1, sum + table::record_size(item.len())))
+            let counters = page::counters(page);
+            (counters.len(), counters.iter().map(|c| table::record_size(c.item.len())).sum())
         }
     };
     let shape = table::Shape::new(limit, items, bytes + table::record_size(item_len));
     block.replace(shape.size(), |old, new| {
         table::init(new, shape);
         if !old.is_empty() {
-            for (item, count) in page::iter(old) {
+            for Counter { item, count } in page::counters(old) {
                 let grown = table::add(new, table::hash_of(item), item, count, 0);
                 debug_assert!(matches!(grown, Ok(None)), "the table has the room");
             }
@@ -171,23 +173,29 @@ pub fn limit(state: &[u8], session: usize) -> usize {
 pub fn counters(state: &[u8], limit: usize) -> Vec<Counter<'_>> {
     let mut counters: Vec<Counter> = match state.first() {
         None => Vec::new(),
-        Some(&table::FORM) => table::iter(state).map(|c| Counter { item: c.item, count: c.count }).collect(),
-        Some(_) => page::iter(state).map(|(item, count)| Counter { item, count }).collect(),
+        Some(&table::FORM) => {
+            let counters = table::iter(state).map(|c| Counter { item: c.item, count: c.count });
+            memory::collect(table::len(state), counters)
+        }
+        Some(_) => page::counters(state),
     };
-    list::keep(&mut counters, limit);
-    list::sort(&mut counters);
+    let in_order = counters.len() <= limit && state.first() != Some(&table::FORM);
+    if !in_order {
+        list::keep(&mut counters, limit);
+        list::sort(&mut counters);
+    }
     counters
 }
 
 /// By how much a count in `counters(state, limit)` may fall short of the truth, and how often an item that is
 /// missing there may have occurred at most.
-pub fn error_bound(state: &[u8], limit: usize) -> u64 {
-    let (mut all, floor): (Vec<Counted>, u64) = match state.first() {
+pub fn error_bound<'a>(state: &'a [u8], limit: usize) -> u64 {
+    let (mut all, floor): (Vec<Counted<'a>>, u64) = match state.first() {
         None => return 0,
-        Some(&table::FORM) => (table::iter(state).collect(), table::floor(state)),
+        Some(&table::FORM) => (memory::collect(table::len(state), table::iter(state)), table::floor(state)),
         Some(_) => {
-            let exact = |(item, count)| Counted { item, count, error: 0 };
-            (page::iter(state).map(exact).collect(), 0)
+            let exact = |c: Counter<'a>| Counted { item: c.item, count: c.count, error: 0 };
+            (page::counters(state).into_iter().map(exact).collect(), 0)
         }
     };
     if all.len() > limit {

@@ -21,6 +21,7 @@
 use super::bytes::{put, same, u32_at, u64_at};
 use super::hash::hash;
 use super::{Counted, Error, MAX_COUNT, MAX_ITEM, MAX_STATE, page};
+use crate::memory;
 
 pub(super) const FORM: u8 = 0x20;
 
@@ -322,8 +323,8 @@ fn prune(table: &mut [u8]) {
 
     // Larger bounds first, among equals the older item: the order is total, so the outcome is determined.
     let upper = |c: Counted| c.count.saturating_add(c.error);
-    let mut order: Vec<(u64, usize)> =
-        records(table).map(|record| (!upper(counted(table, record)), record)).collect();
+    let bounds = records(table).map(|record| (!upper(counted(table, record)), record));
+    let mut order: Vec<(u64, usize)> = memory::collect(n, bounds);
     let bounded = limit.min(keep);
     order.select_nth_unstable(bounded);
     let rest = &mut order[bounded..];
@@ -333,7 +334,7 @@ fn prune(table: &mut [u8]) {
     rest.select_nth_unstable(keep - bounded);
     let dropped = order[keep..].iter().map(|&(_, record)| upper(counted(table, record)));
     let floor = dropped.fold(floor(table), u64::max);
-    let mut kept: Vec<usize> = order[..keep].iter().map(|&(_, record)| record).collect();
+    let mut kept: Vec<usize> = memory::collect(keep, order[..keep].iter().map(|&(_, record)| record));
     kept.sort_unstable();
 
     let slots = Slots::of(table);

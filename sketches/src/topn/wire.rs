@@ -10,7 +10,8 @@
 
 use super::bytes::{put_varint, take, take_varint};
 use super::state::{add_with_slack, make_table, reserve};
-use super::{Block, Error, MAX_COUNT, page, table};
+use super::{Block, Counter, Error, MAX_COUNT, page, table};
+use crate::memory;
 
 const VERSION: u8 = 1;
 /// The largest limit that a state can have been given.
@@ -18,7 +19,8 @@ const MAX_LIMIT: u64 = 0x0fff_ffff;
 
 /// The state as bytes that [`merge`] reads.
 pub fn serialize(state: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(state.len() / 2 + 8);
+    // No number takes more bytes here than in a table; those of a page may.
+    let mut out = memory::vec(2 * state.len().min(1 << 16) + state.len() + 32);
     out.push(VERSION);
     let mut head = |limit: usize, floor: u64, n: usize| {
         put_varint(&mut out, limit as u64);
@@ -40,8 +42,9 @@ pub fn serialize(state: &[u8]) -> Vec<u8> {
             }
         }
         Some(_) => {
-            head(0, 0, page::len(state));
-            for (item, count) in page::iter(state) {
+            let counters = page::counters(state);
+            head(0, 0, counters.len());
+            for Counter { item, count } in counters {
                 put_varint(&mut out, item.len() as u64);
                 out.extend_from_slice(item);
                 put_varint(&mut out, count);
