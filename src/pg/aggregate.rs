@@ -5,6 +5,8 @@ use std::ptr::NonNull;
 use pg_sys::Datum;
 use pgrx::pg_sys;
 
+use super::memory;
+
 /// The memory context in which an aggregate keeps its transition states.
 #[derive(Clone, Copy)]
 pub struct AggregateContext(pg_sys::MemoryContext);
@@ -14,16 +16,14 @@ impl AggregateContext {
     /// `fcinfo` is a live call frame.
     #[inline]
     pub unsafe fn of(fcinfo: pg_sys::FunctionCallInfo) -> Self {
-        let mut context: pg_sys::MemoryContext = std::ptr::null_mut();
-        // SAFETY: the frame is live and the out pointer is ours.
-        let kind = unsafe { pg_sys::AggCheckCallContext(fcinfo, &mut context) };
-        if kind == 0 {
+        // SAFETY: the frame is live.
+        let Some(context) = (unsafe { memory::of_aggregate(fcinfo) }) else {
             crate::error::Error::new(
                 pgrx::PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
                 "aggregate support function called in non-aggregate context",
             )
             .raise()
-        }
+        };
         AggregateContext(context)
     }
 
@@ -34,11 +34,12 @@ impl AggregateContext {
     /// A zeroed state of at least `words` 32-bit words.
     pub fn alloc(self, words: usize) -> State {
         let bytes = (words + 1) * 4;
-        // SAFETY: the context is the aggregate's and outlives the state.
-        let base = unsafe { pg_sys::MemoryContextAllocZero(self.0, bytes) } as *mut u32;
-        // SAFETY: `base` has room for the length word.
-        unsafe { *base = words as u32 };
-        State(NonNull::new(base).expect("palloc never returns NULL"))
+        // SAFETY: the context is the aggregate's and outlives the state, whose block has room for the length word.
+        unsafe {
+            let base: NonNull<u32> = memory::alloc_zeroed(self.0, bytes).cast();
+            base.write(words as u32);
+            State(base)
+        }
     }
 
     /// The memory context of the current call: what a deserial function returns lives there.
@@ -100,6 +101,6 @@ impl State {
     /// Gives the memory back at once, after the contents moved to a larger state.
     pub fn free(self) {
         // SAFETY: the block came from palloc in alloc() and nothing refers to it any more.
-        unsafe { pg_sys::pfree(self.0.as_ptr().cast()) }
+        unsafe { memory::free(self.0.cast()) }
     }
 }

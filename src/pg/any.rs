@@ -32,27 +32,29 @@ impl Call {
     pub fn any_value(self, i: usize) -> AnyValue {
         let datum = self.datum(i);
         let any = self.any_type(i);
-        if any.by_value {
-            return AnyValue::Integer(datum.value() as u64, any.length as u64);
-        }
-        // SAFETY: the datum has the type whose length and functions these are.
+        // SAFETY: any_type() made it; the datum has the type whose length and functions these are.
         unsafe {
-            match any.length {
+            if (*any).by_value {
+                return AnyValue::Integer(datum.value() as u64, (*any).length as u64);
+            }
+            let convert = &raw mut (*any).convert;
+            match (*any).length {
                 -1 => AnyValue::Varlena(Bytes::from_datum(datum)),
                 -2 => AnyValue::Text(c_bytes(datum)),
-                _ if any.sends => {
-                    let sent = pg_sys::SendFunctionCall(&raw const any.convert as *mut _, datum);
+                _ if (*any).sends => {
+                    let sent = pg_sys::SendFunctionCall(convert, datum);
                     AnyValue::Varlena(Bytes::from_datum(Datum::from(sent)))
                 }
                 _ => {
-                    let text = pg_sys::OutputFunctionCall(&raw const any.convert as *mut _, datum);
+                    let text = pg_sys::OutputFunctionCall(convert, datum);
                     AnyValue::Text(c_bytes(Datum::from(text)))
                 }
             }
         }
     }
 
-    fn any_type(&self, i: usize) -> &'static AnyType {
+    /// What is known of the type of argument `i`: as long as the expression.
+    fn any_type(self, i: usize) -> *mut AnyType {
         // SAFETY: fn_extra belongs to this function; what it points to lives in fn_mcxt, as long as flinfo.
         unsafe {
             let flinfo = (*self.frame()).flinfo;
@@ -76,7 +78,7 @@ impl Call {
                 }
                 (*flinfo).fn_extra = any.cast();
             }
-            &*((*flinfo).fn_extra as *const AnyType)
+            (*flinfo).fn_extra.cast()
         }
     }
 }

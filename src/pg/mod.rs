@@ -7,6 +7,7 @@ pub mod call;
 pub mod ddl;
 pub mod hooks;
 pub mod locks;
+pub mod memory;
 pub mod query;
 pub mod rows;
 pub mod session;

@@ -5,6 +5,8 @@ use std::ops::Deref;
 use pg_sys::Datum;
 use pgrx::pg_sys;
 
+use super::memory;
+
 /// The payload of a detoasted varlena, in the memory context of the call.
 #[derive(Clone, Copy)]
 pub struct Bytes {
@@ -48,12 +50,11 @@ pub fn varlena(payload: &[u8]) -> Datum {
 #[inline]
 pub fn varlena_with(len: usize, fill: impl FnOnce(&mut [u8])) -> Datum {
     let size = len + pg_sys::VARHDRSZ;
-    // SAFETY: palloc gives `size` bytes or raises; header and payload lie within them.
+    // SAFETY: there always is a current context; header and payload lie within the `size` bytes of the block.
     unsafe {
-        let value = pg_sys::palloc(size) as *mut pg_sys::varlena;
+        let value = memory::alloc_zeroed(pg_sys::CurrentMemoryContext, size).as_ptr() as *mut pg_sys::varlena;
         pgrx::set_varsize_4b(value, size as i32);
         let data = value.cast::<u8>().add(pg_sys::VARHDRSZ);
-        std::ptr::write_bytes(data, 0, len);
         fill(std::slice::from_raw_parts_mut(data, len));
         Datum::from(value)
     }

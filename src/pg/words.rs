@@ -8,6 +8,7 @@ use pgrx::pg_sys;
 
 use super::aggregate::AggregateContext;
 use super::call::Call;
+use super::memory;
 
 /// A block of words behind an `internal` value.
 #[derive(Clone, Copy)]
@@ -33,9 +34,9 @@ impl Words {
     unsafe fn alloc_in(context: pg_sys::MemoryContext, len: usize) -> Self {
         // SAFETY: by contract; the block has room for its first word.
         unsafe {
-            let base = pg_sys::MemoryContextAllocZero(context, len * 8) as *mut u64;
-            *base = len as u64;
-            Words(NonNull::new_unchecked(base))
+            let base: NonNull<u64> = memory::alloc_zeroed(context, len * 8).cast();
+            base.write(len as u64);
+            Words(base)
         }
     }
 
@@ -65,7 +66,7 @@ impl Words {
     /// Gives the memory back at once, after the contents moved to a larger block.
     pub fn free(self) {
         // SAFETY: the block came from palloc and nothing refers to it any more.
-        unsafe { pg_sys::pfree(self.0.as_ptr().cast()) }
+        unsafe { memory::free(self.0.cast()) }
     }
 }
 
