@@ -1,7 +1,8 @@
 //! Recall and count error of TopN on skewed and uniform streams, whole and merged from parts, beside a
 //! model of the published algorithm (keep up to three times the counters, then drop the lower half).
 //!
-//! `cargo run --release --example topn_accuracy [-- [--items N] [--keys N] [--counters N] [--seed N] [--dump DIR]]`
+//! `cargo run --release --example topn_accuracy [-- [--items N] [--keys N] [--counters N] [--seed N] [--seeds N]
+//! [--stream NAME] [--dump DIR]]`: with several seeds, the means over them.
 //!
 //! Recall of the true top k: how many of the k items with the highest reported counts belong there; an item as
 //! frequent as the k-th counts as belonging. Count error: the mean of |reported - true| / true over the
@@ -22,11 +23,21 @@ struct Settings {
     keys: usize,
     counters: usize,
     seed: u64,
+    seeds: u64,
+    stream: String,
     dump: Option<String>,
 }
 
 fn settings() -> Settings {
-    let mut settings = Settings { items: 10_000_000, keys: 1_000_000, counters: 1000, seed: 1, dump: None };
+    let mut settings = Settings {
+        items: 10_000_000,
+        keys: 1_000_000,
+        counters: 1000,
+        seed: 1,
+        seeds: 1,
+        stream: String::new(),
+        dump: None,
+    };
     let mut args = std::env::args().skip(1);
     while let Some(name) = args.next() {
         let value = args.next().unwrap_or_else(|| panic!("{name} needs a value"));
@@ -36,6 +47,8 @@ fn settings() -> Settings {
             "--keys" => settings.keys = number(),
             "--counters" => settings.counters = number(),
             "--seed" => settings.seed = number() as u64,
+            "--seeds" => settings.seeds = number() as u64,
+            "--stream" => settings.stream = value,
             "--dump" => settings.dump = Some(value),
             _ => panic!("unknown option {name}"),
         }
@@ -62,8 +75,8 @@ impl Random {
 
 /// Keys by rank, drawn with probability proportional to rank^-exponent; 0 is uniform. Which key has which
 /// rank is shuffled, so that the order of the keys says nothing.
-fn stream(settings: &Settings, exponent: f64) -> Vec<u32> {
-    let mut random = Random(settings.seed);
+fn stream(settings: &Settings, seed: u64, exponent: f64) -> Vec<u32> {
+    let mut random = Random(seed);
     let mut names: Vec<u32> = (0..settings.keys as u32).collect();
     for i in (1..names.len()).rev() {
         names.swap(i, (random.next() % (i as u64 + 1)) as usize);
@@ -166,13 +179,14 @@ fn published(keys: &[u32], parts: usize, counters: usize) -> Reported {
     sorted(whole.0.into_iter().collect())
 }
 
-fn print(name: &str, exact: &[u64], truth: &Reported, reported: &Reported, bound: Option<u64>) {
-    print!("  {name:<22}");
-    for k in RANKS {
+/// Recall at each rank, count errors of the true and of the reported top 500, and where there is a bound, how much a
+/// count falls short at most, and the bound.
+fn measure(exact: &[u64], truth: &Reported, reported: &Reported, bound: Option<u64>) -> Vec<f64> {
+    let recall = RANKS.map(|k| {
         let enough = truth[k - 1].1;
         let hits = reported.iter().take(k).filter(|(key, _)| exact[*key as usize] >= enough);
-        print!(" {:>9.3}", hits.count() as f64 / k as f64);
-    }
+        hits.count() as f64 / k as f64
+    });
     let estimates: HashMap<u32, u64> = reported.iter().copied().collect();
     let error = |key: u32, estimate: u64| {
         let truth = exact[key as usize] as f64;
@@ -181,44 +195,73 @@ fn print(name: &str, exact: &[u64], truth: &Reported, reported: &Reported, bound
     let mean = |errors: Vec<f64>| errors.iter().sum::<f64>() / errors.len() as f64;
     let of_truth = truth.iter().take(500).map(|&(key, _)| error(key, *estimates.get(&key).unwrap_or(&0)));
     let of_reported = reported.iter().take(500).map(|&(key, estimate)| error(key, estimate));
-    print!(" {:>10.5} {:>10.5}", mean(of_truth.collect()), mean(of_reported.collect()));
-    match bound {
-        None => println!(),
-        Some(bound) => {
-            let short = truth.iter().map(|(key, count)| count - estimates.get(key).unwrap_or(&0));
-            println!(" {:>9} {bound:>9}", short.max().unwrap_or(0));
-        }
+    let mut cells = recall.to_vec();
+    cells.extend([mean(of_truth.collect()), mean(of_reported.collect())]);
+    if let Some(bound) = bound {
+        let short = truth.iter().map(|(key, count)| count - estimates.get(key).unwrap_or(&0));
+        cells.extend([short.max().unwrap_or(0) as f64, bound as f64]);
     }
+    cells
 }
 
 fn main() {
     let settings = settings();
     println!(
-        "{} items, {} keys, {} counters, seed {}",
-        settings.items, settings.keys, settings.counters, settings.seed
+        "{} items, {} keys, {} counters, {} seeds from {}",
+        settings.items, settings.keys, settings.counters, settings.seeds, settings.seed
     );
     println!(
         "{:<24} {:>9} {:>9} {:>9} {:>10} {:>10} {:>9} {:>9}",
         "", "recall@10", "@100", "@500", "err true", "err rep.", "max short", "bound"
     );
     for (name, exponent) in [("zipf-0.8", 0.8), ("zipf-1.0", 1.0), ("zipf-1.2", 1.2), ("uniform", 0.0)] {
-        let keys = stream(&settings, exponent);
-        if let Some(dir) = &settings.dump {
-            let file = std::fs::File::create(format!("{dir}/{name}.txt")).expect("a writable directory");
-            let mut out = BufWriter::new(file);
-            keys.iter().for_each(|key| writeln!(out, "{key}").expect("disk space"));
+        if !name.contains(&settings.stream) {
+            continue;
         }
-        let mut exact = vec![0u64; settings.keys];
-        keys.iter().for_each(|&key| exact[key as usize] += 1);
-        let counted = (0u32..).zip(exact.iter().copied()).filter(|&(_, count)| count > 0);
-        let truth = sorted(counted.collect());
         println!("{name}");
-        for parts in [1, PARTS] {
-            let label = if parts == 1 { "whole" } else { "100 parts" };
-            let (reported, bound) = ours(&keys, parts, settings.counters);
-            print(&format!("{label}, ours"), &exact, &truth, &reported, Some(bound));
-            let reported = published(&keys, parts, settings.counters);
-            print(&format!("{label}, published"), &exact, &truth, &reported, None);
+        let mut sums: Vec<(String, Vec<f64>)> = Vec::new();
+        for seed in settings.seed..settings.seed + settings.seeds {
+            for (at, (label, cells)) in of_stream(&settings, seed, name, exponent).into_iter().enumerate() {
+                match sums.get_mut(at) {
+                    None => sums.push((label, cells)),
+                    Some((_, sums)) => sums.iter_mut().zip(cells).for_each(|(sum, cell)| *sum += cell),
+                }
+            }
+        }
+        for (label, sums) in sums {
+            print!("  {label:<22}");
+            for (i, sum) in sums.iter().enumerate() {
+                let mean = sum / settings.seeds as f64;
+                match i {
+                    0..3 => print!(" {mean:>9.4}"),
+                    3..5 => print!(" {mean:>10.5}"),
+                    _ => print!(" {mean:>9.0}"),
+                }
+            }
+            println!();
         }
     }
+}
+
+/// Whole and merged from parts, ours and the published algorithm, over one stream.
+fn of_stream(settings: &Settings, seed: u64, name: &str, exponent: f64) -> Vec<(String, Vec<f64>)> {
+    let keys = stream(settings, seed, exponent);
+    if let Some(dir) = &settings.dump {
+        let file = std::fs::File::create(format!("{dir}/{name}.{seed}.txt")).expect("a writable directory");
+        let mut out = BufWriter::new(file);
+        keys.iter().for_each(|key| writeln!(out, "{key}").expect("disk space"));
+    }
+    let mut exact = vec![0u64; settings.keys];
+    keys.iter().for_each(|&key| exact[key as usize] += 1);
+    let counted = (0u32..).zip(exact.iter().copied()).filter(|&(_, count)| count > 0);
+    let truth = sorted(counted.collect());
+    let mut rows = Vec::new();
+    for parts in [1, PARTS] {
+        let label = if parts == 1 { "whole" } else { "100 parts" };
+        let (reported, bound) = ours(&keys, parts, settings.counters);
+        rows.push((format!("{label}, ours"), measure(&exact, &truth, &reported, Some(bound))));
+        let reported = published(&keys, parts, settings.counters);
+        rows.push((format!("{label}, published"), measure(&exact, &truth, &reported, None)));
+    }
+    rows
 }

@@ -168,10 +168,22 @@ fn received_bytes_are_checked() {
     assert_eq!(client.value::<i32>("SELECT pg_backend_pid()"), pid);
 }
 
-/// Every aggregate over groups of all sizes, their states sent between processes where the plan is parallel.
-const AGGREGATES: &str = "SELECT g, hll_add_agg(h), hll_add_agg(h, 9), hll_add_agg(h, 10, 6), hll_add_agg(h, 12, 5, 64),
+/// Every aggregate over groups of all sizes, their states sent between processes where the plan is parallel;
+const GROUPS: &str = "SELECT g, hll_add_agg(h), hll_add_agg(h, 9), hll_add_agg(h, 10, 6), hll_add_agg(h, 12, 5, 64),
     hll_add_agg(h, 8, 5, -1, 0), hll_union_agg(s), topn_add_agg(item), topn_add_agg(item, w), topn_union_agg(c),
     topn_add_error_agg(item), topn_add_error_agg(item, w), topn_union_error_agg(c) FROM input GROUP BY g";
+/// over some rows, different ones, in an order, over none and only NULLs;
+const ROWS: &str = "SELECT g, hll_add_agg(DISTINCT h), hll_add_agg(h, 9 ORDER BY i DESC), hll_add_agg(h, 10, 6) FILTER (WHERE i % 3 = 0),
+    hll_add_agg(h, 12, 5, 64) FILTER (WHERE false), hll_add_agg(NULL, 8, 5, -1, 0), hll_union_agg(DISTINCT s),
+    topn_add_agg(DISTINCT item), topn_add_agg(item, w ORDER BY w, i), topn_union_agg(c) FILTER (WHERE i % 3 = 0),
+    topn_union_agg(c ORDER BY i DESC), topn_add_error_agg(NULL), topn_add_error_agg(DISTINCT item, w),
+    topn_union_error_agg(c) FILTER (WHERE false) FROM input WHERE i <= 4000 GROUP BY g";
+/// and as windows, whose states end many times and go on, or start anew with each row.
+const WINDOWS: &str = "SELECT hll_add_agg(h) OVER w, hll_add_agg(h, 9) OVER w, hll_add_agg(h, 10, 6) OVER w, hll_add_agg(h, 12, 5, 64) OVER w,
+    hll_add_agg(h, 8, 5, -1, 0) OVER w, hll_union_agg(s) OVER w, topn_add_agg(item) OVER w, topn_add_agg(item, w) OVER w,
+    topn_union_agg(c) OVER w, topn_add_error_agg(item) OVER w, topn_add_error_agg(item, w) OVER w,
+    topn_union_error_agg(c) OVER w, hll_union_agg(s) OVER moving, topn_add_agg(item) OVER moving
+    FROM input WHERE i <= 1000 WINDOW w AS (PARTITION BY g ORDER BY i), moving AS (PARTITION BY g ORDER BY i ROWS 5 PRECEDING)";
 /// What ends in an error in the middle of aggregation.
 const FAILING: [&str; 2] = [
     "SELECT g, topn_add_agg(item), hll_add_agg(h), topn_union_agg(CASE WHEN i = 7500 THEN '{\"a\": -1}' ELSE c END) FROM input GROUP BY g",
@@ -210,13 +222,14 @@ fn aggregates_leave_no_memory_behind() {
         let run = |client: &mut Client, times: u32| {
             let mut cancelled = 0;
             for i in 0..times {
-                client.run(AGGREGATES);
+                let queries = [GROUPS, ROWS, WINDOWS];
+                queries.iter().for_each(|query| client.run(query));
                 for failing in FAILING {
                     assert_eq!(client.fails(failing).code().code(), "22023");
                 }
                 // Cancelled at ever other moments.
                 client.run(&format!("SET statement_timeout = {}", 1 + i * 7 % 60));
-                if let Err(error) = client.batch_execute(AGGREGATES) {
+                if let Err(error) = client.batch_execute(queries[i as usize % 3]) {
                     assert_eq!(error.code().map(|code| code.code()), Some("57014"));
                     cancelled += 1;
                 }
@@ -228,7 +241,7 @@ fn aggregates_leave_no_memory_behind() {
         let before = memory(&mut client, pid);
         let cancelled = run(&mut client, 50);
         let after = memory(&mut client, pid);
-        println!("{before:?} kB; after 200 statements, {cancelled} of them cancelled, {after:?} kB");
+        println!("{before:?} kB; after 300 statements, {cancelled} of them cancelled, {after:?} kB");
         assert!(cancelled > 10, "{cancelled}");
         assert!(after.0 - before.0 < 64 && after.1 - before.1 < 2048, "{before:?} kB, then {after:?} kB");
     }
