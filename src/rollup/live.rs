@@ -51,7 +51,7 @@ fn check(rollup: &Rollup, definition: &Definition) -> Result<()> {
             ERRCODE_FEATURE_NOT_SUPPORTED,
             format!("the events of rollup \"{}\" are distributed", rollup.name),
         )
-        .detail("The nodes that hold them do not know the position of the rollup.")
+        .detail("Citus has no snapshot over all nodes: a reader could see events both in the target and as new ones.")
         .hint("A short schedule keeps the rollup itself close behind: schedule => '1 second'."));
     }
     Ok(())
