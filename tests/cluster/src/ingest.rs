@@ -10,7 +10,7 @@ use postgres::{Client, Config, NoTls};
 use crate::random::Random;
 use crate::sql::Sql;
 
-/// A partitioned event table and two rollups of it that run each second.
+/// A partitioned event table and two rollups of it that run each second, with live views.
 pub const EVENTS: &str = "
     CREATE TABLE events (id bigserial, part int, kind int, value int) PARTITION BY LIST (part);
     CREATE TABLE events_0 PARTITION OF events FOR VALUES IN (0);
@@ -19,7 +19,8 @@ pub const EVENTS: &str = "
     SELECT register_rollup('kinds', 'SELECT kind, count(*) AS events, sum(value) AS total, max(id) AS latest
         FROM events GROUP BY kind', schedule => '1 second');
     SELECT register_rollup('everything', 'SELECT count(*) AS events, sum(value) AS total FROM events',
-        schedule => '1 second', batch_size => 20000)";
+        schedule => '1 second', batch_size => 20000);
+    SELECT create_live_view('kinds'), create_live_view('everything')";
 
 /// Makes each run of `kinds` take up to a third of a second longer, so that more happens while it runs.
 pub const DAWDLE: &str = "
@@ -128,8 +129,8 @@ fn transaction(client: &mut Client, random: &mut Random) -> Result<u64, postgres
     })
 }
 
-/// What the rollups of [`EVENTS`] hold that the events up to their positions do not, and the other way round, in one
-/// snapshot; none when all is well. An error when the server goes away meanwhile.
+/// What the rollups of [`EVENTS`] hold that the events up to their positions do not, and their live views that all
+/// events do not, and the other way round, in one snapshot; none when all is well. An error when the server goes away meanwhile.
 pub fn differences_from_events(client: &mut Client) -> Result<Vec<String>, postgres::Error> {
     let position = |rollup| {
         let value = |column| format!("(SELECT {column} FROM rollups WHERE name = '{rollup}')");
@@ -149,7 +150,11 @@ pub fn differences_from_events(client: &mut Client) -> Result<Vec<String>, postg
          UNION ALL SELECT 'everything, rollup ' || d FROM (
             SELECT events, COALESCE(total, 0) FROM everything WHERE events > 0 EXCEPT ALL {everything}) d
          UNION ALL SELECT 'everything, events ' || d FROM (
-            {everything} EXCEPT ALL SELECT events, COALESCE(total, 0) FROM everything WHERE events > 0) d"
+            {everything} EXCEPT ALL SELECT events, COALESCE(total, 0) FROM everything WHERE events > 0) d
+         UNION ALL SELECT concat('kinds, live ', l, d) FROM kinds_live l FULL JOIN kinds_definition d USING (kind)
+            WHERE l IS DISTINCT FROM d
+         UNION ALL SELECT concat('everything, live ', l, d) FROM everything_live l, everything_definition d
+            WHERE l IS DISTINCT FROM d"
     );
     Ok(client.query(&statement, &[])?.iter().map(|row| row.get(0)).collect())
 }
