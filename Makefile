@@ -29,6 +29,9 @@ installcheck: ## run pg_regress and the isolation specs against the running serv
 test: setup ## all tests, in private servers; SUITES="regress cluster" runs some; last line: N passed, N failed, N skipped
 	@scripts/test $(SUITES)
 
+test-citus: setup ## the tests on a cluster of a coordinator and two workers; skipped by name unless Citus is installed
+	@scripts/test citus
+
 fuzz: ## fuzz whatever reads a sketch, FUZZ_RUNS inputs for each target (10000000); installs cargo-fuzz if absent
 	@scripts/fuzz $(TARGETS)
 
@@ -53,4 +56,4 @@ bench-writers: setup ## what writers notice of a rollup each second, and of the 
 clean: demo-stop ## remove everything that was built, and the private installations
 	@scripts/clean
 
-.PHONY: help setup build install uninstall installcheck test lint demo demo-stop bench bench-sketches bench-writers clean
+.PHONY: help setup build install uninstall installcheck test test-citus fuzz lint demo demo-stop bench bench-sketches bench-writers clean

@@ -55,7 +55,11 @@ DECLARE
     total bigint := 0;
     -- What comes later is for the next call: under constant ingest there would be no end.
     head bigint := @extschema@.rollup_head(rollup_name);
+    nodes integer[];
+    heads bigint[];
 BEGIN
+    SELECT pg_catalog.array_agg(h.group_id), pg_catalog.array_agg(h.last_id) INTO nodes, heads
+      FROM @extschema@.rollup_node_heads(rollup_name) h;
     LOOP
         SELECT * INTO run FROM @extschema@.run_rollup(rollup_name);
         EXIT WHEN run.rows_written IS NULL;
@@ -63,11 +67,21 @@ BEGIN
         total := total OPERATOR(pg_catalog.+) run.rows_written;
         RAISE NOTICE 'rollup "%": aggregated up to %, % rows written', rollup_name,
             COALESCE(run.window_end::pg_catalog.text, run.time_end::pg_catalog.text), total;
-        EXIT WHEN head IS NULL OR run.window_end OPERATOR(pg_catalog.>=) head;
+        EXIT WHEN head IS NULL OR run.window_end OPERATOR(pg_catalog.>=) head AND NOT EXISTS (
+            SELECT FROM ROWS FROM (pg_catalog.unnest(nodes), pg_catalog.unnest(heads)) AS h (group_id, last_id)
+              LEFT JOIN @extschema@.rollup_node_positions p
+                ON p.rollup_name OPERATOR(pg_catalog.=) catch_up_rollup.rollup_name
+               AND p.group_id OPERATOR(pg_catalog.=) h.group_id
+             WHERE h.last_id OPERATOR(pg_catalog.>) COALESCE(p.last_aggregated_id, 0));
     END LOOP;
 END $$;
 COMMENT ON PROCEDURE catch_up_rollup(text) IS
 'runs a rollup until it has come to where its events were when it was called, each batch a transaction of its own; what is done stays done when it is cancelled';
+
+CREATE FUNCTION rollup_node_heads(rollup_name text, OUT group_id integer, OUT last_id bigint) RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'rollup_ext_rollup_node_heads' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION rollup_node_heads(text) IS
+'on Citus: the last id that each other node has drawn for the events of a rollup, as rollup_node_positions has the last one aggregated; 0 when none was';
 
 CREATE FUNCTION pause_rollup(rollup_name text) RETURNS void
 AS 'MODULE_PATHNAME', 'rollup_ext_pause_rollup' LANGUAGE C VOLATILE PARALLEL UNSAFE;

@@ -93,6 +93,12 @@ fn holders(relations: &[pg_sys::Oid]) -> HashSet<Writer> {
     found
 }
 
+/// Waits until nobody is about to drop or rewrite a relation, and keeps it so; others read and write it as before.
+pub fn keep(relation: pg_sys::Oid) {
+    // SAFETY: takes a lock until the end of the transaction, also on an id that no relation has any more.
+    unsafe { pg_sys::LockRelationOid(relation, pg_sys::AccessShareLock as i32) };
+}
+
 /// Those of `writers` whose transaction has not ended.
 pub fn still_open(writers: &[Writer]) -> Vec<Writer> {
     // SAFETY: asks for the state of a virtual transaction id, without waiting.

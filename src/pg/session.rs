@@ -91,6 +91,17 @@ pub fn may_act_as(owner: pg_sys::Oid) -> bool {
     unsafe { pg_sys::has_privs_of_role(current_user(), owner) }
 }
 
+/// A number that no other transaction of this process has.
+pub fn transaction() -> u32 {
+    // SAFETY: the process has an entry of its own in shared memory, which only it writes.
+    unsafe {
+        #[cfg(any(feature = "pg15", feature = "pg16"))]
+        return (*pg_sys::MyProc).lxid;
+        #[cfg(not(any(feature = "pg15", feature = "pg16")))]
+        return (*pg_sys::MyProc).vxid.lxid;
+    }
+}
+
 /// Whether the current transaction keeps one snapshot for all its statements.
 pub fn has_fixed_snapshot() -> bool {
     // SAFETY: reads the session's state.

@@ -9,6 +9,7 @@ use pgrx::pg_sys::Oid;
 use crate::error::{Error, Result};
 use crate::pg::session::{self, AsRole};
 use crate::pg::spi::{self, Row};
+use crate::rollup::citus;
 use crate::rollup::ids::Ids;
 use crate::rollup::window::{Bound, NodeWindow};
 
@@ -222,8 +223,14 @@ pub fn scheduled() -> Result<Vec<Rollup>> {
 }
 
 fn unknown(name: &str) -> Error {
-    Error::new(ERRCODE_UNDEFINED_OBJECT, format!("rollup \"{name}\" does not exist"))
-        .hint("SELECT rollup_name FROM rollup_status; lists the rollups, register_rollup creates one.")
+    let error = Error::new(ERRCODE_UNDEFINED_OBJECT, format!("rollup \"{name}\" does not exist"));
+    match internally(citus::is_coordinator) {
+        true => error
+            .hint("SELECT rollup_name FROM rollup_status; lists the rollups, register_rollup creates one."),
+        false => error
+            .detail("This node is a worker of a Citus cluster; it holds no positions.")
+            .hint("Connect to the coordinator."),
+    }
 }
 
 /// Moves the position of a locked rollup to the end of a window.

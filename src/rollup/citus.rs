@@ -1,18 +1,15 @@
 //! Citus: where the rows of a table live, and a target that lives beside its events.
 
-use std::collections::{HashMap, HashSet};
-use std::time::{Duration, Instant};
-
 use pgrx::PgSqlErrorCode::*;
 use pgrx::pg_sys::Oid;
 use pgrx::spi::quote_literal;
 
 use crate::error::{Error, Result};
-use crate::pg::{session, spi};
-use crate::rollup::catalog::{self, Rollup};
+use crate::pg::session::AsRole;
+use crate::pg::spi;
+use crate::rollup::catalog::{self, Kind, Rollup};
 use crate::rollup::definition::Definition;
 use crate::rollup::source;
-use crate::rollup::window::{Bound, NodeWindow, Window};
 
 /// How a table is spread over the nodes.
 #[derive(Debug)]
@@ -28,7 +25,7 @@ pub enum Placement {
 }
 
 /// Whether this database belongs to a Citus cluster. Called under `catalog::internally`.
-fn is_installed() -> bool {
+pub fn is_installed() -> bool {
     spi::query_one("SELECT to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL", &[], |row| {
         row.boolean(1)
     })
@@ -112,187 +109,45 @@ pub fn distribute_sql(definition: &Definition, target: &str) -> Result<Option<St
     })
 }
 
-/// What another node answered.
-pub struct Answer {
-    /// Group of the node.
-    pub group: i32,
-    /// Host and port.
-    pub node: String,
-    /// The value it returned as text; `None` for NULL.
-    pub answer: Option<String>,
+/// Whether the rows of a table are known to every node, so that all of them can insert. Called under
+/// `catalog::internally`.
+pub fn is_shared(table: Oid) -> bool {
+    const SHARED: &str = "SELECT true FROM pg_dist_partition WHERE logicalrelid = $1";
+    is_installed() && spi::query_one(SHARED, &[spi::oid(Some(table))], |_| ()).is_some()
 }
 
-/// Asks every other node of the cluster the same question, a call of a function of this extension; nobody without
-/// Citus. An error when one does not answer. Called under `catalog::internally`.
+/// Makes the current transaction commit on all nodes or on none. By itself Citus commits what goes to one shard before
+/// the coordinator does: a crash in between would leave the result there and the position here where it was.
 ///
-/// The node resolves names under its own search_path, so arguments are cast to exactly what is declared.
-pub fn ask_other_nodes(call: &str) -> Result<Vec<Answer>> {
-    if !is_installed() {
-        return Ok(Vec::new());
-    }
-    let question = catalog::sql(&format!("SELECT @extschema@.{call}"));
-    let answers = spi::query(
-        "SELECT a.nodename || ':' || a.nodeport, a.success, NULLIF(a.result, ''), n.groupid \
-         FROM run_command_on_workers($1) a JOIN pg_dist_node n USING (nodename, nodeport)",
-        &[spi::text(Some(&question))],
-        |row| {
-            let (group, node) = (row.int4(4).unwrap_or(0), row.text(1).unwrap_or_default());
-            (row.boolean(2), Answer { group, node, answer: row.text(3) })
-        },
+/// Writing no row to a shared table by way of the coordinator is what makes Citus choose two-phase commit from SQL. Any
+/// such table will do, but not the source of a rollup: its lock would make us a writer there.
+pub fn commit_everywhere(rollup: &Rollup) {
+    const TABLE: &str = "
+        SELECT c.oid::regclass::text, c.relowner,
+               string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum),
+               string_agg('NULL::' || format_type(a.atttypid, a.atttypmod), ', ' ORDER BY a.attnum)
+          FROM pg_dist_partition p
+          JOIN pg_class c ON c.oid = p.logicalrelid AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+          JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+           AND a.attgenerated = '' AND a.attidentity <> 'a'
+         WHERE c.oid = $1 OR $1 IS NULL
+         GROUP BY c.oid, c.relowner
+         ORDER BY c.oid IN (SELECT r.source::oid FROM @extschema@.rollups r), c.oid LIMIT 1";
+    // Where a command or the caller writes to is not known.
+    let target = match rollup.kind {
+        Kind::Declarative { target, .. } => Some(target),
+        _ => None,
+    };
+    let table = catalog::internally(|| match is_installed() {
+        false => None,
+        true => spi::query_one(&catalog::sql(TABLE), &[spi::oid(target)], |row| {
+            (row.text(1), row.oid(2), row.text(3), row.text(4))
+        }),
+    });
+    let Some((Some(table), Some(owner), Some(columns), Some(nulls))) = table else { return };
+    let _owner = AsRole::owner(owner);
+    spi::execute(
+        &format!("INSERT INTO {table} ({columns}) SELECT {nulls} FROM pg_catalog.generate_series(1, 0)"),
+        &[],
     );
-    answers
-        .into_iter()
-        .map(|(success, answer)| match success {
-            true => Ok(answer),
-            false => Err(Error::new(
-                ERRCODE_CONNECTION_FAILURE,
-                format!("node {} cannot tell about its writers", answer.node),
-            )
-            .detail(format!("It said: {}.", answer.answer.unwrap_or_default()))
-            .hint("The next run asks again.")),
-        })
-        .collect()
-}
-
-/// The position before the first id that a node of this group can draw: Citus gives each group a range of its own.
-pub fn before_first_id(group: i32) -> i64 {
-    i64::from(group) << 48
-}
-
-/// Whether events of a rollup can come in through other nodes with ids of theirs.
-fn has_writers_elsewhere(rollup: &Rollup) -> bool {
-    rollup.id_sequence.is_some()
-        && matches!(placement(rollup.source), Placement::Distributed { .. } | Placement::SingleShard)
-}
-
-/// The new windows of the other nodes that have inserted events, as far as their writers have ended; the others are
-/// left for the next run. Waits for open writers: up to `patience`, without it until they end.
-pub fn windows_elsewhere(rollup: &Rollup, patience: Option<Duration>) -> Result<Vec<NodeWindow>> {
-    if !has_writers_elsewhere(rollup) {
-        return Ok(Vec::new());
-    }
-    let positions: HashMap<i32, i64> = catalog::node_positions(&rollup.name).into_iter().collect();
-    let deadline = Deadline::new(patience);
-    let mut heads: HashMap<i32, i64> = HashMap::new();
-    loop {
-        let turn = patience.unwrap_or(Duration::from_millis(500)).as_millis();
-        let mut waiting = Vec::new();
-        for Answer { group, node, answer } in
-            ask_about_writers(rollup, &format!("wait_for_rollup_writers({turn}::pg_catalog.int8, "))?
-        {
-            match answer.and_then(|head| head.parse().ok()) {
-                Some(head) => drop(heads.entry(group).or_insert(head)),
-                None => waiting.push((group, node)),
-            }
-        }
-        waiting.retain(|(group, _)| !heads.contains_key(group));
-        if waiting.is_empty()
-            || deadline.is_over("writers on other nodes", || waiting.iter().map(|w| w.1.clone()).collect())?
-        {
-            break;
-        }
-    }
-    let mut windows: Vec<_> = heads
-        .into_iter()
-        .map(|(group, head)| {
-            let start = positions.get(&group).copied().unwrap_or(before_first_id(group));
-            let window = Window { start: Bound::Id(start), end: Bound::Id(head.max(start)) };
-            NodeWindow { group, window }
-        })
-        .filter(|part| !part.window.is_empty() || positions.contains_key(&part.group))
-        .collect();
-    windows.sort_by_key(|part| part.group);
-    Ok(windows)
-}
-
-/// Whether other nodes have drawn ids that the rollup has not aggregated yet.
-pub fn has_news_elsewhere(rollup: &Rollup) -> Result<bool> {
-    if !has_writers_elsewhere(rollup) {
-        return Ok(false);
-    }
-    let positions: HashMap<i32, i64> = catalog::node_positions(&rollup.name).into_iter().collect();
-    Ok(ask_about_writers(rollup, "rollup_source_head(")?.iter().any(|Answer { group, answer, .. }| {
-        let head = answer.as_deref().and_then(|head| head.parse().ok()).unwrap_or(0);
-        head > positions.get(group).copied().unwrap_or(before_first_id(*group))
-    }))
-}
-
-/// Asks about the source of a rollup; the arguments that name it and its sequence come last.
-fn ask_about_writers(rollup: &Rollup, call: &str) -> Result<Vec<Answer>> {
-    let Some(sequence) = rollup.id_sequence else { return Ok(Vec::new()) };
-    catalog::internally(|| {
-        let argument = |name: &str| format!("{}::pg_catalog.text", quote_literal(name));
-        let (source, sequence) = (argument(&rollup.source_name), argument(&source::relation_name(sequence)));
-        ask_other_nodes(&format!("{call}{source}, {sequence})"))
-    })
-}
-
-/// How long to wait for something that other nodes do.
-struct Deadline {
-    started: Instant,
-    patience: Option<Duration>,
-}
-
-impl Deadline {
-    fn new(patience: Option<Duration>) -> Self {
-        Deadline { started: Instant::now(), patience }
-    }
-
-    /// Whether patience is over; without such a limit `lock_timeout` counts, which raises its error.
-    fn is_over(&self, awaited: &str, who: impl FnOnce() -> Vec<String>) -> Result<bool> {
-        session::check_for_interrupts();
-        if let Some(patience) = self.patience {
-            return Ok(self.started.elapsed() >= patience);
-        }
-        let lock_timeout = session::lock_timeout();
-        if lock_timeout.is_zero() || self.started.elapsed() < lock_timeout {
-            return Ok(false);
-        }
-        Err(Error::new(
-            ERRCODE_LOCK_NOT_AVAILABLE,
-            format!("canceling statement due to lock timeout while waiting for {awaited}"),
-        )
-        .detail(format!("They are: {}.", who().join(", ")))
-        .hint("Raise lock_timeout, or end them; Citus recovers prepared transactions of its own by itself."))
-    }
-}
-
-/// Waits until the distributed transactions that are prepared now have ended on every node: their writers look ended
-/// before all nodes have committed, and after a failure they stay until Citus recovers them. Obeys cancel and
-/// `lock_timeout`; with `patience`, gives up after it and returns false.
-pub fn wait_for_prepared(patience: Option<Duration>) -> Result<bool> {
-    if !catalog::internally(is_installed) {
-        return Ok(true);
-    }
-    let deadline = Deadline::new(patience);
-    let mut pending = prepared()?;
-    let mut pause = Duration::from_millis(1);
-    while !pending.is_empty() {
-        if deadline.is_over("prepared transactions of the cluster", || pending.iter().cloned().collect())? {
-            return Ok(false);
-        }
-        session::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(100));
-        let still = prepared()?;
-        pending.retain(|transaction| still.contains(transaction));
-    }
-    Ok(true)
-}
-
-/// The prepared transactions of Citus on all nodes.
-fn prepared() -> Result<HashSet<String>> {
-    catalog::internally(|| {
-        let mut answers: Vec<_> =
-            ask_other_nodes("pending_commits()")?.into_iter().map(|node| node.answer).collect();
-        answers.push(pending_commits());
-        Ok(answers.iter().flatten().flat_map(|gids| gids.split(' ')).map(str::to_owned).collect())
-    })
-}
-
-/// The prepared transactions of Citus on this node, separated by spaces. Called under `catalog::internally`.
-pub fn pending_commits() -> Option<String> {
-    const PREPARED: &str = r"
-        SELECT string_agg(gid, ' ') FROM pg_prepared_xacts
-         WHERE gid LIKE 'citus\_%' AND database = current_database()";
-    spi::query_one(PREPARED, &[], |row| row.text(1)).flatten()
 }

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::pg::query::{End, Limit};
 use crate::pg::spi;
 use crate::rollup::catalog::{self, Kind, Rollup};
-use crate::rollup::citus::{self, Placement};
+use crate::rollup::citus;
 use crate::rollup::definition::Definition;
 use crate::rollup::run::{self, AsRollup};
 use crate::rollup::window::column_time;
@@ -46,10 +46,12 @@ fn check(rollup: &Rollup, definition: &Definition) -> Result<()> {
             "Name the zone in the query: (t AT TIME ZONE 'UTC')::date, or date_bin('1 hour', t, '2000-01-01 00:00+00').",
         ));
     }
-    if !matches!(citus::placement(rollup.source), Placement::Local) {
+    if catalog::internally(|| citus::is_shared(rollup.source))
+        || !catalog::node_positions(&rollup.name).is_empty()
+    {
         return Err(Error::new(
             ERRCODE_FEATURE_NOT_SUPPORTED,
-            format!("the events of rollup \"{}\" are distributed", rollup.name),
+            format!("the events of rollup \"{}\" are known to other nodes", rollup.name),
         )
         .detail("Citus has no snapshot over all nodes: a reader could see events both in the target and as new ones.")
         .hint("A short schedule keeps the rollup itself close behind: schedule => '1 second'."));

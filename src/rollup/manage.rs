@@ -9,6 +9,7 @@ use crate::pg::spi;
 use crate::rollup::catalog::{self, Kind, Rollup};
 use crate::rollup::citus;
 use crate::rollup::ids::Ids;
+use crate::rollup::nodes;
 use crate::rollup::passing;
 use crate::rollup::run::{self, AsRollup};
 use crate::rollup::schedule::Schedule;
@@ -153,6 +154,7 @@ pub fn drop(name: &str, drop_target: bool) -> Result<()> {
 pub fn reset(name: &str) -> Result<()> {
     let rollup = owned(name)?;
     rollup.check_target()?;
+    citus::commit_everywhere(&rollup);
     match &rollup.kind {
         Kind::Declarative { target_name, .. } => {
             let _session = AsRollup::new(&rollup);
@@ -172,7 +174,7 @@ pub fn reset(name: &str) -> Result<()> {
             catalog::update(name, "last_aggregated_id", spi::int8(Some(beginning)));
             catalog::set_passed_over(name, &Ids::default());
             for (group, _) in catalog::node_positions(name) {
-                catalog::set_node_position(name, group, citus::before_first_id(group));
+                catalog::set_node_position(name, group, nodes::before_first_id(group));
             }
         }
         None => {

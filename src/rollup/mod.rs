@@ -17,8 +17,10 @@ pub mod definition;
 pub mod ids;
 pub mod live;
 pub mod manage;
+pub mod nodes;
 pub mod passing;
 pub mod register;
+pub mod replaced;
 pub mod retention;
 pub mod run;
 pub mod schedule;
@@ -109,6 +111,21 @@ sql_function!(incremental_rollup_windows, |call| {
     call.null()
 });
 
+sql_function!(rollup_node_heads, |call| {
+    let heads = || {
+        let rollup = catalog::get(&rollup_name(call)?)?;
+        rollup.check_owner()?;
+        nodes::heads(&rollup)
+    };
+    let heads = heads().or_raise();
+    let mut rows = Rows::of(call);
+    for (group, head) in heads {
+        // SAFETY: an integer and a bigint, as declared.
+        unsafe { rows.put([Some(Datum::from(group)), Some(Datum::from(head))]) };
+    }
+    call.null()
+});
+
 // What the coordinator of a Citus cluster asks the other nodes. A node without metadata has no such sequence, and
 // cannot draw from it.
 
@@ -137,7 +154,7 @@ sql_function!(oldest_transaction_start, |call| {
 });
 
 sql_function!(pending_commits, |call| {
-    let pending = catalog::internally(citus::pending_commits);
+    let pending = catalog::internally(nodes::pending_commits);
     pending.map_or_else(|| call.null(), |pending| varlena(pending.as_bytes()))
 });
 

@@ -12,6 +12,7 @@ use crate::pg::spi;
 use crate::rollup::catalog;
 use crate::rollup::citus;
 use crate::rollup::definition::Definition;
+use crate::rollup::nodes;
 use crate::rollup::schedule::Schedule;
 use crate::rollup::source::{self, Order};
 use crate::rollup::target;
@@ -65,6 +66,7 @@ pub fn resolve(
     schedule: Option<&str>,
 ) -> Result<Resolved> {
     check_name(Some(name))?;
+    citus::check_coordinator()?;
     source::check_kind(source)?;
     source::check_readable(source)?;
     if let Some(schedule) = schedule {
@@ -97,7 +99,6 @@ pub fn resolve(
 pub fn register(request: Request) -> Result<String> {
     let name = check_name(request.name.as_deref())?;
     check_combination(&request)?;
-    citus::check_coordinator()?;
     if catalog::get(&name).is_ok() {
         return Err(Error::new(ERRCODE_DUPLICATE_OBJECT, format!("rollup \"{name}\" already exists"))
             .hint(format!("SELECT drop_rollup('{name}'); or choose another name.")));
@@ -358,7 +359,10 @@ fn insert(name: &str, request: &Request, source: Oid, declared: Option<(Oid, Oid
             ],
         );
     });
-    Ok(())
+    match request.start_from.as_deref().map(str::trim) {
+        Some("now") => nodes::start_now(&catalog::get(name)?),
+        _ => Ok(()),
+    }
 }
 
 /// The position that `start_from` asks for.

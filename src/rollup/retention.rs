@@ -13,6 +13,7 @@ use crate::pg::session::{self, AsRole};
 use crate::pg::spi;
 use crate::pg::varlena::varlena;
 use crate::rollup::catalog::{self, Rollup};
+use crate::rollup::nodes;
 use crate::rollup::passing;
 use crate::rollup::source;
 use crate::rollup::window::{self, Bound};
@@ -99,30 +100,35 @@ enum Side {
 
 /// Whether a table has rows on one side of the position of a rollup. Rows whose id or time is NULL are on neither.
 fn has_rows(rollup: &Rollup, table: Oid, side: Side) -> Result<bool> {
-    let (column, position, old, new) = match rollup.position() {
-        Bound::Id(id) => {
-            (&rollup.id_column, spi::int8(Some(id)), "OPERATOR(pg_catalog.<=)", "OPERATOR(pg_catalog.>)")
-        }
+    let Some((owner, name)) = owner(table) else { return Ok(false) };
+    let column = |column: &Option<String>| quote_identifier(column.as_deref().unwrap_or_default());
+    let (condition, position) = match rollup.position() {
+        Bound::Id(id) => (aggregated_ids(rollup, &column(&rollup.id_column)), spi::int8(Some(id))),
         Bound::Time(time) => {
             let zone = source::clock_zone(rollup)?;
             let type_oid = if zone.is_some() { pg_sys::TIMESTAMPOID } else { pg_sys::TIMESTAMPTZOID };
             let time = pg_sys::Datum::from(window::column_time(time, zone.as_deref()));
-            let position = spi::datum(type_oid, Some(time));
-            (&rollup.time_column, position, "OPERATOR(pg_catalog.<)", "OPERATOR(pg_catalog.>=)")
+            let condition = format!("{} OPERATOR(pg_catalog.<) $1", column(&rollup.time_column));
+            (condition, spi::datum(type_oid, Some(time)))
         }
     };
-    let Some((owner, name)) = owner(table) else { return Ok(false) };
-    let operator = if side == Side::Old { old } else { new };
-    let column = quote_identifier(column.as_deref().unwrap_or_default());
-    let passed_over = catalog::passed_over(rollup);
-    let passed_over = match side {
-        _ if passed_over.is_empty() => String::new(),
-        Side::Old => passing::and_not_among(&column, &passed_over),
-        Side::New => format!(" OR {}", passing::among(&column, &passed_over)),
-    };
-    let query = format!("SELECT 1 FROM {name} WHERE {column} {operator} $1{passed_over} LIMIT 1");
+    let not = if side == Side::New { "NOT" } else { "" };
+    let query = format!("SELECT 1 FROM {name} WHERE {not} ({condition}) LIMIT 1");
     let _owner = AsRole::owner(owner);
     Ok(spi::query_one(&query, &[position], |_| ()).is_some())
+}
+
+/// SQL that is true for the ids that are aggregated: up to $1, and up to a position of its own for each other node.
+fn aggregated_ids(rollup: &Rollup, column: &str) -> String {
+    let passed_over = passing::and_not_among(column, &catalog::passed_over(rollup));
+    let mut condition = format!("{column} OPERATOR(pg_catalog.<=) $1{passed_over}");
+    for (group, last) in catalog::node_positions(&rollup.name) {
+        let first = nodes::before_first_id(group) + 1;
+        condition.push_str(&format!(
+            " OR {column} OPERATOR(pg_catalog.>=) {first} AND {column} OPERATOR(pg_catalog.<=) {last}"
+        ));
+    }
+    condition
 }
 
 /// Looks at a command that is about to run.

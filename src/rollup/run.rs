@@ -5,6 +5,7 @@ use std::time::Duration;
 use pgrx::PgSqlErrorCode::*;
 
 use crate::error::{Error, Result};
+use crate::pg::locks;
 use crate::pg::query::{End, Limit};
 use crate::pg::session::{self, AsRole, WithSettings};
 use crate::pg::spi;
@@ -13,7 +14,7 @@ use crate::rollup::definition::Definition;
 use crate::rollup::ids::Ids;
 use crate::rollup::passing::{self, Share};
 use crate::rollup::window::{self, Bound, NodeWindow, Window, Writers};
-use crate::rollup::{source, target};
+use crate::rollup::{citus, source, target};
 
 use pgrx::pg_sys;
 
@@ -60,6 +61,7 @@ pub fn by_hand(name: &str, patience: Option<pg_sys::Datum>) -> Result<Outcome> {
 /// window. The worker has watched them, and skips a rollup that somebody else is running.
 pub fn run(name: &str, writers: Writers) -> Result<Outcome> {
     let started = clock();
+    keep_source(name);
     let is_watched = matches!(writers, Writers::Watched(_));
     let rollup = match is_watched {
         false => catalog::lock_owned(name)?,
@@ -85,6 +87,9 @@ pub fn run(name: &str, writers: Writers) -> Result<Outcome> {
     let mut shares = vec![(0, passing::share(&rollup, &next)?)];
     shares.extend(next.parts[1..].iter().map(|part| (part.group, Share::whole(part.window))));
     let mut rows = None;
+    if shares.iter().any(|(_, share)| !share.is_empty()) {
+        citus::commit_everywhere(&rollup);
+    }
     for (group, share) in shares.iter().filter(|(_, share)| !share.is_empty()) {
         // First the position: a trigger of the target that runs this rollup again finds nothing left to do.
         catalog::advance(&rollup, &NodeWindow { group: *group, window: share.window })?;
@@ -105,6 +110,7 @@ pub fn run(name: &str, writers: Writers) -> Result<Outcome> {
 
 /// The next windows for a caller that aggregates them, each by its first and last id: `incremental_rollup_windows`.
 pub fn take_windows(name: &str) -> Result<Vec<(i64, i64)>> {
+    keep_source(name);
     let rollup = catalog::lock_owned(name)?;
     check_may_run(&rollup)?;
     if !matches!(rollup.kind, Kind::WindowOnly) {
@@ -115,6 +121,7 @@ pub fn take_windows(name: &str) -> Result<Vec<(i64, i64)>> {
         .detail("Events of a window taken from it would be missing in its target.")
         .hint(format!("SELECT * FROM run_rollup('{name}');")));
     }
+    citus::commit_everywhere(&rollup);
     window::next(&rollup, Writers::Await(None))?
         .parts
         .iter()
@@ -146,6 +153,16 @@ pub fn take_window(name: &str) -> Result<(i64, i64)> {
             "Each node draws ids from a range of its own, and incremental_rollup_window returns one range.",
         )
         .hint(format!("SELECT * FROM incremental_rollup_windows('{name}'); and aggregate each of them."))),
+    }
+}
+
+/// Waits for whoever is replacing the event table, before the rollup is locked: that command ends with pointing the
+/// rollup to the new table.
+fn keep_source(name: &str) {
+    if let Ok(rollup) = catalog::get(name)
+        && rollup.check_owner().is_ok()
+    {
+        locks::keep(rollup.source);
     }
 }
 

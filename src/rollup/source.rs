@@ -278,7 +278,8 @@ pub fn sequence_head(rollup: &Rollup, sequence: Oid) -> Result<i64> {
             rollup.name
         )));
     }
-    if head.is_none() {
+    // Where a table was distributed, other nodes numbered its rows.
+    if head.is_none() && catalog::node_positions(&rollup.name).is_empty() {
         check_unnumbered(rollup, sequence)?;
     }
     Ok(head.unwrap_or(position))

@@ -7,8 +7,8 @@ use pgrx::spi::{quote_identifier, quote_literal};
 use crate::error::{Error, Result};
 use crate::pg::spi;
 use crate::rollup::catalog::{self, Rollup};
-use crate::rollup::citus;
 use crate::rollup::definition::{Definition, Measure};
+use crate::rollup::nodes;
 use crate::rollup::run::{self, AsRollup};
 use crate::rollup::window::{Bound, Window};
 
@@ -143,7 +143,7 @@ fn aggregated(rollup: &Rollup) -> Result<Definition> {
     };
     let elsewhere = catalog::node_positions(&rollup.name)
         .into_iter()
-        .map(|(group, end)| Window { start: Bound::Id(citus::before_first_id(group)), end: Bound::Id(end) });
+        .map(|(group, end)| Window { start: Bound::Id(nodes::before_first_id(group)), end: Bound::Id(end) });
     let windows: Vec<_> = std::iter::once(here).chain(elsewhere).collect();
     run::restrict(&mut definition, rollup, &windows, &catalog::passed_over(rollup))?;
     Ok(definition)

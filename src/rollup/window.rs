@@ -8,8 +8,8 @@ use crate::error::{Error, Result};
 use crate::pg::locks::{self, Writer};
 use crate::pg::{session, spi};
 use crate::rollup::catalog::{self, Rollup};
-use crate::rollup::citus;
 use crate::rollup::ids::Ids;
+use crate::rollup::nodes;
 use crate::rollup::passing;
 use crate::rollup::run::AsRollup;
 use crate::rollup::source;
@@ -140,9 +140,9 @@ pub fn next(rollup: &Rollup, writers: Writers) -> Result<Next> {
     let (end, complete, again, file, mut elsewhere) = match writers {
         Writers::Await(patience) => loop {
             let seen = observe(rollup)?;
-            let elsewhere = citus::windows_elsewhere(rollup, None)?;
+            let elsewhere = nodes::windows_elsewhere(rollup, None)?;
             let all_ended = await_writers(&seen.writers, patience);
-            citus::wait_for_prepared(None)?;
+            nodes::wait_for_prepared(None)?;
             if still_holds(rollup, &seen) {
                 // Our own transaction may yet use ids that it has drawn.
                 let is_complete = all_ended && !(writes_itself(rollup) && passing::is_possible(rollup));
@@ -152,12 +152,12 @@ pub fn next(rollup: &Rollup, writers: Writers) -> Result<Next> {
         },
         Writers::Watched(Safe { window, sequence_file, passing }) => {
             let seen = observe(rollup)?;
-            let elsewhere = citus::windows_elsewhere(rollup, Some(PATIENCE))?;
+            let elsewhere = nodes::windows_elsewhere(rollup, Some(PATIENCE))?;
             // Since the caller looked, the rollup may have been reset, and its sequence restarted or moved back.
             let is_stale = window.start != start
                 || sequence_file != seen.sequence_file
                 || matches!(seen.head, Bound::Id(_)) && seen.head < window.end;
-            if is_stale || !citus::wait_for_prepared(Some(PATIENCE))? {
+            if is_stale || !nodes::wait_for_prepared(Some(PATIENCE))? {
                 let nothing = NodeWindow { group: 0, window: Window { start, end: start } };
                 let complete = rollup.settled();
                 return Ok(Next { parts: vec![nothing], complete, again: i64::MAX, limit: start });
@@ -169,7 +169,7 @@ pub fn next(rollup: &Rollup, writers: Writers) -> Result<Next> {
     if let Some(sequence) = rollup.id_sequence {
         trust::check_restart(rollup, sequence, file)?;
     }
-    let limit = batch_end(rollup, end.max(start))?;
+    let limit = share_batch(rollup, &mut elsewhere, end.max(start));
     elsewhere.insert(0, NodeWindow { group: 0, window: Window { start, end: limit.max(start) } });
     Ok(Next { parts: elsewhere, complete, again, limit })
 }
@@ -203,27 +203,41 @@ fn await_writers(writers: &[Writer], patience: Option<Duration>) -> bool {
     open.is_empty()
 }
 
-/// Where a window up to `end` has to end so that a run takes at most `batch_size` events. Ids have gaps, so the span
-/// is found by counting in growing stretches; a stretch no longer than the room that is left always fits, because no
-/// id occurs twice.
-fn batch_end(rollup: &Rollup, end: Bound) -> Result<Bound> {
-    let (Some(batch), Bound::Id(start), Bound::Id(position), Bound::Id(end)) =
+/// Shortens the windows of other nodes, and the one of this node that goes up to `end`, so that a run takes at most
+/// `batch_size` events, with room for each of them. Returns where the latter has to end.
+fn share_batch(rollup: &Rollup, elsewhere: &mut [NodeWindow], end: Bound) -> Bound {
+    let (Some(mut room), Bound::Id(start), Bound::Id(position), Bound::Id(head)) =
         (rollup.batch_size, rollup.settled(), rollup.position(), end)
     else {
-        return Ok(end);
+        return end;
     };
-    let column = pgrx::spi::quote_identifier(rollup.id_column.as_deref().unwrap_or_default());
+    let mut left = elsewhere.iter().filter(|part| !part.window.is_empty()).count() as i64 + 1;
+    for NodeWindow { window, .. } in elsewhere.iter_mut().filter(|part| !part.window.is_empty()) {
+        let (Bound::Id(start), Bound::Id(end)) = (window.start, window.end) else { continue };
+        let (reached, events) = batch(rollup, start, end, &Ids::default(), (room / left).max(1));
+        window.end = Bound::Id(reached);
+        room -= events;
+        left -= 1;
+    }
     // What was passed over comes first.
     let aggregated = Ids::between(start, position).minus(&catalog::passed_over(rollup));
+    Bound::Id(batch(rollup, start, head, &aggregated, room.max(1)).0)
+}
+
+/// Where a window has to end so that it has at most `size` events, and how many it has, apart from those with ids that
+/// do not count. Ids have gaps, so the span is found by counting in growing stretches; a stretch no longer than the
+/// room that is left always fits, because no id occurs twice.
+fn batch(rollup: &Rollup, start: i64, end: i64, except: &Ids, size: i64) -> (i64, i64) {
+    let column = pgrx::spi::quote_identifier(rollup.id_column.as_deref().unwrap_or_default());
     let count = format!(
         "SELECT pg_catalog.count(*) FROM {} \
          WHERE {column} OPERATOR(pg_catalog.>) $1 AND {column} OPERATOR(pg_catalog.<=) $2{}",
         rollup.source_name,
-        passing::and_not_among(&column, &aggregated),
+        passing::and_not_among(&column, except),
     );
     let _session = AsRollup::new(rollup);
-    let (mut reached, mut room, mut span) = (start, batch, batch);
-    while reached < end && room > batch / 8 {
+    let (mut reached, mut room, mut span) = (start, size, size);
+    while reached < end && room > size / 8 {
         session::check_for_interrupts();
         let next = reached.saturating_add(span).min(end);
         let args = [spi::int8(Some(reached)), spi::int8(Some(next))];
@@ -236,7 +250,7 @@ fn batch_end(rollup: &Rollup, end: Bound) -> Result<Bound> {
         room -= events;
         span = span.saturating_mul(2);
     }
-    Ok(Bound::Id(reached))
+    (reached, size - room)
 }
 
 /// The moment before which no event can appear any more: the start of the oldest transaction that is still running
@@ -249,7 +263,7 @@ fn time_horizon(rollup: &Rollup) -> Result<i64> {
     let behind =
         spi::query_one(&catalog::sql(LAG), &[spi::text(Some(&rollup.name))], |row| row.int8(1)).flatten();
     let mut oldest = oldest_start().unwrap_or(i64::MIN);
-    for node in citus::ask_other_nodes("oldest_transaction_start()")? {
+    for node in nodes::ask_to_call("oldest_transaction_start()")? {
         oldest = oldest.min(node.answer.and_then(|start| start.parse().ok()).unwrap_or(i64::MIN));
     }
     // -infinity, as long as one is unknown: nothing new is safe.

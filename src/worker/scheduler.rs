@@ -9,10 +9,10 @@ use crate::error::{Error, OrRaise};
 use crate::pg::background::{self, Failure, Kind, Process};
 use crate::pg::locks;
 use crate::rollup::catalog::{self, Rollup};
-use crate::rollup::citus;
 use crate::rollup::passing;
 use crate::rollup::schedule::Schedule;
 use crate::rollup::window::{self, Bound, Safe, Window};
+use crate::rollup::{citus, nodes};
 use crate::worker::history::{self, State};
 use crate::worker::pending::Pending;
 use crate::worker::{EXTENSION, job, launcher, registry, settings};
@@ -359,7 +359,7 @@ impl Tracked {
                 self.tick_at = schedule.next_after(now).unwrap_or(i64::MAX);
                 self.held = false;
                 self.recheck_after = FIRST_RECHECK;
-                self.news_elsewhere = citus::has_news_elsewhere(&self.rollup).or_raise();
+                self.news_elsewhere = nodes::has_news_elsewhere(&self.rollup).or_raise();
                 self.pending.add(seen, self.rollup.settled(), now);
             }
             self.pending.settle(locks::still_open);

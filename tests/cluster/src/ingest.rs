@@ -28,6 +28,9 @@ pub const DAWDLE: &str = "
         $$ BEGIN PERFORM pg_sleep(random() / 3); RETURN NULL; END $$;
     CREATE TRIGGER dawdle AFTER INSERT OR UPDATE ON kinds FOR EACH STATEMENT EXECUTE FUNCTION dawdle()";
 
+/// One transaction of a random kind; returns how many rows it committed.
+pub type Transaction = fn(&mut Client, &mut Random) -> Result<u64, postgres::Error>;
+
 /// Clients that insert until they are told to stop.
 pub struct Ingest {
     stop: Arc<AtomicBool>,
@@ -38,13 +41,24 @@ pub struct Ingest {
 impl Ingest {
     /// Starts `writers` clients in `database`; each makes choices of its own from `random`.
     pub fn start(config: &Config, database: &str, writers: usize, random: &mut Random) -> Ingest {
+        Ingest::with(transaction, std::slice::from_ref(config), database, writers, random)
+    }
+
+    /// Starts `writers` clients that go through these servers in turn, each with one transaction after the other.
+    pub fn with(
+        transaction: Transaction,
+        servers: &[Config],
+        database: &str,
+        writers: usize,
+        random: &mut Random,
+    ) -> Ingest {
         let (stop, rows) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let writers = (0..writers)
-            .map(|_| {
+            .map(|i| {
                 let (stop, rows, random) = (stop.clone(), rows.clone(), random.fork());
-                let mut config = config.clone();
+                let mut config = servers[i % servers.len()].clone();
                 config.dbname(database).connect_timeout(Duration::from_secs(5));
-                std::thread::spawn(move || write(&config, &stop, &rows, random))
+                std::thread::spawn(move || write(transaction, &config, &stop, &rows, random))
             })
             .collect();
         Ingest { stop, rows, writers }
@@ -65,7 +79,7 @@ impl Ingest {
     }
 }
 
-fn write(config: &Config, stop: &AtomicBool, rows: &AtomicU64, mut random: Random) {
+fn write(transaction: Transaction, config: &Config, stop: &AtomicBool, rows: &AtomicU64, mut random: Random) {
     while !stop.load(Ordering::SeqCst) {
         // Down, or coming up: try again.
         let Ok(mut client) = config.connect(NoTls) else {

@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 
 use postgres::{Client, NoTls};
 
+pub mod citus;
 pub mod ingest;
 pub mod random;
 mod sql;
+pub mod workshop;
 pub use sql::{Sql, differences, section};
 
 /// How a server is told to stop.
@@ -67,10 +69,14 @@ impl Cluster {
     }
 
     /// Takes connections over TCP on loopback too, from the next start on, at a port nobody uses.
-    pub fn listen(&mut self) -> u16 {
+    pub fn listen(&mut self) {
         let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr());
         self.port = free.expect("a free port").port();
         self.configure("listen_addresses = '127.0.0.1'");
+    }
+
+    /// The port of the socket, and of TCP after [`Cluster::listen`].
+    pub fn port(&self) -> u16 {
         self.port
     }
 

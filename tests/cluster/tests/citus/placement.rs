@@ -1,0 +1,138 @@
+//! Where targets live, and what is pushed down to the shards.
+
+use cluster_tests::citus::{Citus, DEVICES, assert_complete, insert};
+use cluster_tests::{Sql, available};
+
+#[test]
+fn targets_live_beside_their_events() {
+    if !available("citus") {
+        return;
+    }
+    let citus = Citus::start();
+    let mut client = citus.client();
+    insert(&mut client, 1000);
+    client.run(&format!("SELECT register_rollup('devices', $${DEVICES}$$)"));
+    let together: bool = client.value(
+        "SELECT count(DISTINCT colocationid) = 1 AND count(*) = 2 FROM pg_dist_partition
+         WHERE logicalrelid IN ('events'::regclass, 'devices'::regclass)",
+    );
+    assert!(together);
+    let explained = client.lines("SELECT explain_rollup('devices')");
+    assert!(explained.iter().any(|line| line == "Citus: pushed down to the shards"), "{explained:?}");
+    client.run("SELECT run_rollup('devices')");
+    assert_complete(&mut client, "devices");
+
+    // The aggregates of a dashboard run on the shards, and their states come together on the coordinator.
+    for query in ["hll_cardinality(hll_union_agg(devices))", "topn_union_agg(top)"] {
+        let plan = client.lines(&format!("EXPLAIN SELECT {query} FROM devices"));
+        let task = plan.iter().position(|line| line.contains("->  Task")).expect("tasks");
+        assert!(plan[task..].iter().any(|line| line.contains("Aggregate")), "{plan:?}");
+    }
+    let devices: f64 = client.value("SELECT hll_cardinality(hll_union_agg(devices)) FROM devices");
+    assert_eq!(devices, 200.0);
+
+    let error =
+        client.fails("SELECT register_rollup('all', 'SELECT device_id, count(*) FROM events GROUP BY 1')");
+    assert_eq!(error.code().code(), "0A000");
+    assert!(error.hint().expect("a hint").contains("Add customer_id"), "{error}");
+
+    client.run(
+        "CREATE TABLE rates (rate_id bigserial, currency text);
+         SELECT create_reference_table('rates');
+         SELECT register_rollup('per_currency', 'SELECT currency, count(*) FROM rates GROUP BY 1');
+         INSERT INTO rates (currency) VALUES ('EUR'), ('EUR'), ('USD');
+         SELECT run_rollup('per_currency');
+         CREATE TABLE here (id bigserial, x int);
+         SELECT register_rollup('per_x', 'SELECT x, count(*) FROM here GROUP BY 1');
+         INSERT INTO here (x) VALUES (1);
+         SELECT run_rollup('per_x');",
+    );
+    let replication: String = client
+        .value("SELECT repmodel::text FROM pg_dist_partition WHERE logicalrelid = 'per_currency'::regclass");
+    assert_eq!(replication, "t");
+    let local: bool = client
+        .value("SELECT NOT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = 'per_x'::regclass)");
+    assert!(local);
+}
+
+/// The example of the README, as it stands but for what the cluster has already.
+#[test]
+fn the_example_of_the_readme_is_pushed_down() {
+    if !available("citus") {
+        return;
+    }
+    let readme = include_str!("../../../../README.md");
+    let start = readme.find("``` sql\nCREATE EXTENSION citus;").expect("the example") + "``` sql\n".len();
+    let example = &readme[start..start + readme[start..].find("```").expect("its end")];
+    let example: Vec<&str> = example.lines().filter(|line| !line.starts_with("CREATE EXTENSION")).collect();
+    let citus = Citus::start_with("");
+    let mut client = citus.client();
+    let lines = client.lines(&example.join("\n"));
+    assert!(lines.iter().any(|line| line == "Citus: pushed down to the shards"), "{lines:?}");
+}
+
+/// A group key without the distribution column needs a target that is there before, and the groups are pulled to the
+/// coordinator; wherever that target is, it gets the same.
+#[test]
+fn a_target_of_ones_own_takes_the_slower_plan() {
+    if !available("citus") {
+        return;
+    }
+    let citus = Citus::start();
+    let mut client = citus.client();
+    for (name, place) in [
+        ("here", ""),
+        ("elsewhere", "SELECT create_distributed_table('elsewhere', 'device_id', colocate_with => 'none')"),
+        ("everywhere", "SELECT create_reference_table('everywhere')"),
+    ] {
+        client.run(&format!(
+            "CREATE TABLE {name} (device_id bigint, events bigint);
+             CREATE UNIQUE INDEX ON {name} (device_id) NULLS NOT DISTINCT;
+             {place};
+             SELECT register_rollup('{name}', 'SELECT device_id, count(*) AS events FROM events GROUP BY 1')"
+        ));
+    }
+    for round in 0..2 {
+        insert(&mut client, 300 + round);
+        insert(&mut citus.worker(0), 300);
+        for name in ["here", "elsewhere", "everywhere"] {
+            let explained = client.lines(&format!("SELECT explain_rollup('{name}')"));
+            assert!(explained.iter().any(|line| line.starts_with("Citus: not pushed down")), "{explained:?}");
+            client.run(&format!("SELECT run_rollup('{name}')"));
+            assert_complete(&mut client, name);
+        }
+    }
+}
+
+/// Runs of a rollup whose events come by other nodes too count as aggregated when partitions are dropped.
+#[test]
+fn old_partitions_are_dropped_when_every_node_is_aggregated() {
+    if !available("citus") {
+        return;
+    }
+    let citus = Citus::start_with("");
+    let mut client = citus.client();
+    client.run(
+        "CREATE TABLE events (event_id bigserial, day date NOT NULL, customer_id bigint, device_id bigint)
+             PARTITION BY RANGE (day);
+         CREATE TABLE events_1 PARTITION OF events FOR VALUES FROM ('2020-01-01') TO ('2020-01-02');
+         CREATE TABLE events_2 PARTITION OF events FOR VALUES FROM ('2020-01-02') TO ('2020-01-03');
+         SELECT create_distributed_table('events', 'customer_id');",
+    );
+    client.run(&format!("SELECT register_rollup('devices', $${DEVICES}$$)"));
+    let fill = "INSERT INTO events (day, customer_id) SELECT date '2020-01-01' + i % 2, i FROM generate_series(1, 100) i";
+    client.run(fill);
+    citus.worker(0).run(fill);
+    let drop = "SELECT drop_rolled_up_partitions('events', '2020-01-02'::timestamptz)";
+    assert_eq!(client.lines(drop), Vec::<String>::new());
+    client.run("SELECT run_rollup('devices')");
+    citus.worker(1).run("INSERT INTO events (day, customer_id) VALUES ('2020-01-01', 1)");
+    assert_eq!(client.lines(drop), Vec::<String>::new());
+    let error = client.fails("DROP TABLE events_1");
+    assert!(error.message().contains("not aggregated"), "{error}");
+    client.run("SELECT run_rollup('devices')");
+    assert_eq!(client.lines(drop), ["public.events_1"]);
+    client.run("DROP TABLE events_2");
+    let counted: i64 = client.value("SELECT sum(events)::bigint FROM devices");
+    assert_eq!(counted, 201);
+}
