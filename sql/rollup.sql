@@ -214,8 +214,17 @@ AS $$
 DECLARE
     -- A row that pg_dump restores, or that register_rollup writes, names its source already.
     by_hand boolean := NEW.source IS NULL;
+    -- Only a dump holds what is filled in below.
+    is_restored boolean := NEW.position_snapshot IS NOT NULL;
     found   record;
 BEGIN
+    -- The events may be restored later. Until then ids are missing in the sequence, and a target has no unique index to
+    -- merge by; a command over times would find nothing and go on.
+    IF is_restored AND NEW.time_column IS NOT NULL AND NEW.definition IS NULL AND NOT NEW.paused THEN
+        NEW.paused := true;
+        RAISE WARNING 'rollup "%" is paused until its events are restored', NEW.name
+            USING HINT = pg_catalog.format('SELECT resume_rollup(%L); once all of them are there.', NEW.name);
+    END IF;
     NEW.source := COALESCE(NEW.source, NEW.event_table_name::pg_catalog.regclass);
     SELECT * INTO found FROM @extschema@.resolve_rollup_source(
         NEW.name, NEW.source,

@@ -1,7 +1,7 @@
 //! A dump holds the rollups with their positions and restores into a database where they go on; and the extension goes,
 //! comes back and lives in any schema.
 
-use cluster_tests::{Cluster, Sql};
+use cluster_tests::{Cluster, Sql, wait_for};
 
 /// Every kind of rollup, over tables whose names the dump has to get right, at different positions.
 const SHOP: &str = "
@@ -170,4 +170,52 @@ fn it_lives_in_any_schema() {
     cluster.psql("copy", &cluster.dump("shop")).expect("the dump restores");
     cluster.connect("copy").run("SELECT \"Odd Schema\".run_rollup('r')");
     client.run("SELECT \"Odd Schema\".drop_rollup('r', true); SELECT \"Odd Schema\".drop_rollup('w'); DROP EXTENSION rollup_ext");
+}
+
+/// The registrations are there before the events, and the worker sees them at once.
+#[test]
+fn a_restore_may_be_slow() {
+    const TOTALS: &str =
+        "SELECT ARRAY[(SELECT n FROM by_id), (SELECT n FROM by_time), (SELECT sum(n) FROM by_command)]::text";
+    let cluster = Cluster::start("");
+    let mut original = cluster.database("original");
+    original.run(
+        "CREATE TABLE the_events (id bigserial, at timestamptz DEFAULT now());
+         CREATE TABLE by_command (n bigint);
+         SELECT register_rollup('by_id', 'SELECT count(*) AS n FROM the_events', schedule => '1 second');
+         SELECT register_rollup('by_time', 'SELECT count(*) AS n FROM the_events', schedule => '1 second', time_column => 'at');
+         SELECT register_rollup('by_command', source => 'the_events', schedule => '1 second', time_column => 'at',
+             command => 'INSERT INTO by_command SELECT count(*) FROM the_events WHERE at >= $1 AND at < $2');
+         INSERT INTO the_events SELECT FROM generate_series(1, 10)",
+    );
+    wait_for("all have run", 30, || (original.value::<String>(TOTALS) == "{10,10,10}").then_some(()));
+    let mut admin = cluster.connect("postgres");
+    admin.run("ALTER SYSTEM SET rollup_ext.max_workers = 0");
+    admin.run("SELECT pg_reload_conf(), pg_sleep(1)");
+    original.run("INSERT INTO the_events SELECT FROM generate_series(1, 5)");
+    let dump = cluster.dump("original");
+    drop(original);
+    for command in
+        ["ALTER SYSTEM RESET rollup_ext.max_workers", "SELECT pg_reload_conf()", "CREATE DATABASE copy"]
+    {
+        admin.run(command);
+    }
+    let (before, after) = dump.split_once("COPY public.the_events").expect("the events are in the dump");
+    assert!(before.contains("COPY public.rollups"));
+    // Each statement is a transaction of its own, and a window of times ends before the one that is open.
+    let scheduler = "DO $$ BEGIN
+        WHILE NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'rollup_ext scheduler' AND datname = 'copy') LOOP
+            PERFORM pg_sleep(0.1), pg_stat_clear_snapshot();
+        END LOOP; END $$;";
+    let slowly =
+        format!("{before}{scheduler} SELECT pg_sleep(3); SELECT pg_sleep(2);\nCOPY public.the_events{after}");
+    cluster.psql("copy", &slowly).expect("the dump restores");
+    let mut copy = cluster.connect("copy");
+    // Until then the sequence is at its start, and the unique index that a merge needs is missing.
+    let failures =
+        "SELECT DISTINCT rollup_name || ' ' || sqlstate FROM rollup_runs WHERE status = 'failed' ORDER BY 1";
+    assert_eq!(copy.lines(failures), ["by_id 55000", "by_time 42P10"]);
+    assert_eq!(copy.lines("SELECT name FROM rollups WHERE paused"), ["by_command"]);
+    copy.run("SELECT resume_rollup('by_command')");
+    wait_for("all have caught up", 60, || (copy.value::<String>(TOTALS) == "{15,15,15}").then_some(()));
 }
