@@ -53,7 +53,10 @@ bench-sketches: setup ## HLL and TopN against the peers, in one run
 bench-writers: setup ## what writers notice of a rollup each second, and of the recipe's lock
 	@bench/writers
 
+bench-citus: setup ## one server against a Citus cluster on this machine, and the recipe there, in one run
+	@bench/citus
+
 clean: demo-stop ## remove everything that was built, and the private installations
 	@scripts/clean
 
-.PHONY: help setup build install uninstall installcheck test test-citus fuzz lint demo demo-stop bench bench-sketches bench-writers clean
+.PHONY: help setup build install uninstall installcheck test test-citus fuzz lint demo demo-stop bench bench-sketches bench-writers bench-citus clean

@@ -51,6 +51,12 @@ impl Citus {
         node(&self.conf)
     }
 
+    /// Such a server where rollup_ext is not installed.
+    pub fn bare_stranger(&self) -> Cluster {
+        let conf = format!("{}\nshared_preload_libraries = 'citus'", self.conf);
+        started(Cluster::create_without("rollup_ext", &conf))
+    }
+
     pub fn client(&self) -> Client {
         self.coordinator.connect("postgres")
     }
@@ -71,7 +77,10 @@ impl Citus {
 }
 
 fn node(conf: &str) -> Cluster {
-    let mut node = Cluster::create(conf);
+    started(Cluster::create(conf))
+}
+
+fn started(mut node: Cluster) -> Cluster {
     node.listen();
     node.resume();
     node.connect("postgres").run("CREATE EXTENSION citus");

@@ -31,6 +31,7 @@ pub enum Stop {
 pub struct Cluster {
     dir: PathBuf,
     port: u16,
+    pg_ctl: PathBuf,
 }
 
 impl Cluster {
@@ -55,7 +56,28 @@ impl Cluster {
         let dir = scratch().join(format!("{}.{count}", std::process::id()));
         make_directory(&dir);
         // The socket's name carries the port: in a directory of its own any number is free.
-        Cluster { dir, port: 5432 }
+        Cluster { dir, port: 5432, pg_ctl: program("pg_ctl") }
+    }
+
+    /// A new server as [`Cluster::create`] makes it, where this extension is not installed.
+    pub fn create_without(extension: &str, conf: &str) -> Cluster {
+        let mut cluster = Cluster::create(conf);
+        // PostgreSQL finds its files relative to its programs: a tree of links beside copies of the programs.
+        let copy = |path: &str| PathBuf::from(format!("{}/installation{path}", cluster.dir.display()));
+        for (option, how) in [("--bindir", "-aT"), ("--pkglibdir", "-asT"), ("--sharedir", "-asT")] {
+            let from = installed(option);
+            let to = copy(&from);
+            run(server_command("mkdir").arg("-p").arg(to.parent().expect("a directory")));
+            run(server_command("cp").arg(how).arg(&from).arg(&to));
+        }
+        let (library, share) = (copy(&installed("--pkglibdir")), copy(&installed("--sharedir")));
+        for file in
+            [library.join(format!("{extension}.so")), share.join(format!("extension/{extension}.control"))]
+        {
+            fs::remove_file(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        }
+        cluster.pg_ctl = copy(&installed("--bindir")).join("pg_ctl");
+        cluster
     }
 
     /// Appends these lines to `postgresql.conf`; the last line of a setting counts.
@@ -224,7 +246,7 @@ impl Cluster {
     }
 
     fn pg_ctl(&self, arguments: &[&str]) -> Command {
-        let mut command = server_command(program("pg_ctl"));
+        let mut command = server_command(&self.pg_ctl);
         command.arg("-D").arg(self.data()).args(arguments);
         command
     }
@@ -259,14 +281,23 @@ pub fn wait_for<T>(what: &str, seconds: u64, mut ask: impl FnMut() -> Option<T>)
 /// Whether an extension can be created here. If not, says so in the form that `scripts/test` counts as skipped:
 /// `if !available("citus") { return }`.
 pub fn available(extension: &str) -> bool {
-    let output = Command::new(pg_config()).arg("--sharedir").output().expect("pg_config runs");
-    let share = String::from_utf8(output.stdout).expect("a path");
-    let found = Path::new(share.trim()).join(format!("extension/{extension}.control")).exists();
+    let found = extension_file(&format!("{extension}.control")).exists();
     if !found {
         let name = std::thread::current().name().unwrap_or("?").to_owned();
         println!("skipped {name}: the extension {extension} is not installed");
     }
     found
+}
+
+/// A file in the directory of control files and scripts.
+pub fn extension_file(name: &str) -> PathBuf {
+    Path::new(&installed("--sharedir")).join("extension").join(name)
+}
+
+/// A directory of the installation, by the option of pg_config that prints it.
+fn installed(option: &str) -> String {
+    let output = Command::new(pg_config()).arg(option).output().expect("pg_config runs");
+    String::from_utf8(output.stdout).expect("a path").trim().to_owned()
 }
 
 fn pg_config() -> PathBuf {

@@ -1,7 +1,7 @@
 //! Nodes that come, go and stand still, and which of them schedules.
 
 use cluster_tests::citus::{Citus, DEVICES, assert_complete, insert};
-use cluster_tests::{Sql, Stop, available, wait_for};
+use cluster_tests::{Sql, Stop, available, extension_file, wait_for};
 
 #[test]
 fn a_node_that_is_down_delays_and_loses_nothing() {
@@ -211,4 +211,64 @@ fn a_node_that_joins_stops_scheduling() {
     assert_eq!(counted, 1);
     let error = there.fails("SELECT run_rollup('nobody')");
     assert!(error.hint().expect("a hint").contains("coordinator"), "{error}");
+}
+
+/// The extension comes to every node by itself; one that cannot have it says so, and joins once it can.
+#[test]
+fn a_node_without_the_library_is_told_apart() {
+    if !available("citus") {
+        return;
+    }
+    let citus = Citus::start();
+    let bare = citus.bare_stranger();
+    let mut client = citus.client();
+    let add = format!("SELECT citus_add_node('127.0.0.1', {})", bare.port());
+    // Citus passes on what the node said as a warning before its error.
+    client.fails(&add);
+    let told = || citus.coordinator.log().matches("extension \"rollup_ext\" is not available").count();
+    assert_eq!(told(), 1);
+    client.run("DROP EXTENSION rollup_ext");
+    client.run(&add);
+    client.fails("CREATE EXTENSION rollup_ext");
+    assert_eq!(told(), 2);
+    client
+        .run(&format!("SELECT citus_remove_node('127.0.0.1', {}); CREATE EXTENSION rollup_ext", bare.port()));
+    client.run(&format!("SELECT register_rollup('devices', $${DEVICES}$$)"));
+    insert(&mut citus.worker(0), 100);
+    client.run("SELECT run_rollup('devices')");
+    assert_complete(&mut client, "devices");
+}
+
+/// A script that is there while the test runs.
+struct Script(std::path::PathBuf);
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn an_update_of_the_extension_reaches_every_node() {
+    if !available("citus") {
+        return;
+    }
+    let citus = Citus::start();
+    let mut client = citus.client();
+    client.run(&format!("SELECT register_rollup('devices', $${DEVICES}$$)"));
+    insert(&mut citus.worker(0), 100);
+    client.run("SELECT run_rollup('devices')");
+    let version: String = client.value("SELECT extversion FROM pg_extension WHERE extname = 'rollup_ext'");
+    let script = Script(extension_file(&format!("rollup_ext--{version}--{version}.tested.sql")));
+    std::fs::write(&script.0, "CREATE FUNCTION added() RETURNS int LANGUAGE sql AS 'SELECT 1';")
+        .expect("writable");
+    client.run(&format!("ALTER EXTENSION rollup_ext UPDATE TO '{version}.tested'"));
+    for mut node in [citus.client(), citus.worker(0), citus.worker(1)] {
+        let now: String = node.value("SELECT extversion FROM pg_extension WHERE extname = 'rollup_ext'");
+        assert_eq!(now, format!("{version}.tested"));
+        assert_eq!(node.value::<i32>("SELECT added()"), 1);
+    }
+    insert(&mut citus.worker(0), 100);
+    client.run("SELECT run_rollup('devices')");
+    assert_complete(&mut client, "devices");
 }
