@@ -53,10 +53,13 @@ bench-sketches: setup ## HLL and TopN against the peers, in one run
 bench-writers: setup ## what writers notice of a rollup each second, and of the recipe's lock
 	@bench/writers
 
+bench-passing: setup ## what a rollup lacks while a writer stays open, with and without going past it
+	@bench/passing
+
 bench-citus: setup ## one server against a Citus cluster on this machine, and the recipe there, in one run
 	@bench/citus
 
 clean: demo-stop ## remove everything that was built, and the private installations
 	@scripts/clean
 
-.PHONY: help setup build install uninstall installcheck test test-citus fuzz lint demo demo-stop bench bench-sketches bench-writers bench-citus clean
+.PHONY: help setup build install uninstall installcheck test test-citus fuzz lint demo demo-stop bench bench-sketches bench-writers bench-passing bench-citus clean

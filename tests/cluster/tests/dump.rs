@@ -83,6 +83,31 @@ fn a_dump_goes_on_where_it_was() {
 }
 
 #[test]
+fn what_was_passed_over_comes_after_the_dump() {
+    let cluster = Cluster::start("");
+    let mut original = cluster.database("original");
+    original.run(
+        "CREATE TABLE events (id bigserial, k int);
+         INSERT INTO events (k) SELECT 1 FROM generate_series(1, 10);
+         SELECT register_rollup('r', 'SELECT k, count(*) AS n FROM events GROUP BY k')",
+    );
+    let mut writer = cluster.connect("original");
+    writer.run("BEGIN; INSERT INTO events (k) VALUES (2), (3); SAVEPOINT s; INSERT INTO events (k) VALUES (3); ROLLBACK TO s");
+    original.run("INSERT INTO events (k) VALUES (1); SELECT run_rollup('r', '0')");
+    writer.run("COMMIT");
+    cluster.connect("postgres").run("CREATE DATABASE copy");
+    cluster.psql("copy", &cluster.dump("original")).expect("the dump restores");
+    for mut client in [cluster.connect("copy"), original] {
+        assert_eq!(client.lines("SELECT last_aggregated_id, passed_over FROM rollups"), ["14|{[11,14)}"]);
+        assert_eq!(client.lines("TABLE r"), ["1|11"]);
+        assert_eq!(client.lines(DIFFERENCES), [""; 0]);
+        client.run("SELECT run_rollup('r')");
+        assert_eq!(client.lines("SELECT * FROM r ORDER BY k"), ["1|11", "2|1", "3|1"]);
+        assert_eq!(client.lines("SELECT last_aggregated_id, passed_over FROM rollups"), ["14|{}"]);
+    }
+}
+
+#[test]
 fn the_extension_goes_and_comes_back() {
     let cluster = Cluster::start("");
     let mut client = cluster.database("shop");
