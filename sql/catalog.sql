@@ -7,6 +7,8 @@ CREATE TABLE rollups (
     last_aggregated_id     bigint DEFAULT 0,
     last_aggregated_time   timestamptz,
     passed_over            int8multirange NOT NULL DEFAULT '{}',
+    start_id               bigint,
+    start_time             timestamptz,
     source                 regclass NOT NULL,
     id_sequence            regclass,
     id_column              name,
@@ -39,6 +41,8 @@ COMMENT ON COLUMN rollups.event_id_sequence_name IS 'sequence that numbers the e
 COMMENT ON COLUMN rollups.last_aggregated_id IS 'every event up to this id is in the rollup, but for those of ids in passed_over; none above it';
 COMMENT ON COLUMN rollups.last_aggregated_time IS 'with time_column: every event before this time is in the rollup, none from it on';
 COMMENT ON COLUMN rollups.passed_over IS 'ids up to the position that had no event when a run went past open writers: rolled back, or not committed yet; their events are not in the rollup, and a later run takes them';
+COMMENT ON COLUMN rollups.start_id IS 'where start_from began with an empty target: events up to this id are not in the rollup; NULL when all are';
+COMMENT ON COLUMN rollups.start_time IS 'the same with time_column: events before this time are not in the rollup';
 COMMENT ON COLUMN rollups.source IS 'event table';
 COMMENT ON COLUMN rollups.id_sequence IS 'sequence that numbers the events';
 COMMENT ON COLUMN rollups.id_column IS 'column of the event table that the sequence fills';
@@ -70,6 +74,16 @@ COMMENT ON TABLE rollup_node_positions IS 'on Citus: how far each rollup has com
 COMMENT ON COLUMN rollup_node_positions.rollup_name IS 'name of the rollup';
 COMMENT ON COLUMN rollup_node_positions.group_id IS 'group of the node, as in pg_dist_node';
 COMMENT ON COLUMN rollup_node_positions.last_aggregated_id IS 'every event of that node up to this id is in the rollup, none above it';
+
+CREATE TABLE rollup_partitions_left (
+    rollup_name text REFERENCES rollups ON DELETE CASCADE ON UPDATE CASCADE,
+    partition   text,
+    PRIMARY KEY (rollup_name, partition)
+);
+
+COMMENT ON TABLE rollup_partitions_left IS 'partitions that were dropped or detached with events that a rollup holds: it cannot be compared with all of its events any more';
+COMMENT ON COLUMN rollup_partitions_left.rollup_name IS 'name of the rollup';
+COMMENT ON COLUMN rollup_partitions_left.partition IS 'name of the partition, as it was then';
 
 CREATE TABLE rollup_merge_rules (
     aggregate_schema name NOT NULL,
@@ -166,14 +180,17 @@ COMMENT ON COLUMN rollup_runs.error IS 'message of the error';
 -- Everyone may register; everyone sees and changes what is theirs.
 GRANT SELECT ON rollup_merge_rules TO PUBLIC;
 GRANT SELECT, INSERT ON rollups TO PUBLIC;
-GRANT SELECT ON rollup_node_positions, rollup_state, rollup_runs TO PUBLIC;
+GRANT SELECT ON rollup_node_positions, rollup_partitions_left, rollup_state, rollup_runs TO PUBLIC;
 ALTER TABLE rollups ENABLE ROW LEVEL SECURITY;
 ALTER TABLE rollup_node_positions ENABLE ROW LEVEL SECURITY;
+ALTER TABLE rollup_partitions_left ENABLE ROW LEVEL SECURITY;
 ALTER TABLE rollup_state ENABLE ROW LEVEL SECURITY;
 ALTER TABLE rollup_runs ENABLE ROW LEVEL SECURITY;
 CREATE POLICY owner_sees ON rollups FOR SELECT USING (pg_catalog.pg_has_role(owner, 'MEMBER'));
 CREATE POLICY owner_inserts ON rollups FOR INSERT WITH CHECK (pg_catalog.pg_get_userbyid(owner) = CURRENT_USER);
 CREATE POLICY owner_sees ON rollup_node_positions FOR SELECT
+    USING (rollup_name IN (SELECT r.name FROM @extschema@.rollups r));
+CREATE POLICY owner_sees ON rollup_partitions_left FOR SELECT
     USING (rollup_name IN (SELECT r.name FROM @extschema@.rollups r));
 CREATE POLICY owner_sees ON rollup_state FOR SELECT
     USING (rollup_name IN (SELECT r.name FROM @extschema@.rollups r));
@@ -183,5 +200,6 @@ CREATE POLICY owner_sees ON rollup_runs FOR SELECT
 -- pg_dump keeps the registrations and positions with the data; only rules that users added are theirs.
 SELECT pg_catalog.pg_extension_config_dump('rollups', '');
 SELECT pg_catalog.pg_extension_config_dump('rollup_node_positions', '');
+SELECT pg_catalog.pg_extension_config_dump('rollup_partitions_left', '');
 SELECT pg_catalog.pg_extension_config_dump('rollup_merge_rules',
     $$WHERE aggregate_schema <> 'pg_catalog' AND aggregate_name !~ '^(hll|topn)_(add|union)_agg$'$$);

@@ -81,7 +81,7 @@ COMMENT ON COLUMN rollup_status.passed_over_ids IS
 COMMENT ON COLUMN rollup_status.last_aggregated_time IS 'with time_column: every event before this time is in the rollup';
 COMMENT ON COLUMN rollup_status.time_lag IS 'how long ago that is';
 COMMENT ON COLUMN rollup_status.blocked_by IS
-'processes whose open transactions may still add events to the next window, or with ids that were passed over; 0 stands for a prepared transaction';
+'processes whose open transactions may still add events to the next window, or with ids that were passed over, with time_column the one whose transaction is the oldest; 0 stands for a prepared transaction';
 COMMENT ON COLUMN rollup_status.blocked_since IS 'since when they hold the rollup back';
 COMMENT ON COLUMN rollup_status.next_run IS 'when the worker looks for new events next';
 COMMENT ON COLUMN rollup_status.last_run IS 'start of the last run by the worker';

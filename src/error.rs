@@ -36,6 +36,12 @@ impl Error {
         unreachable!("an ERROR does not return")
     }
 
+    /// Reports it as a warning instead of raising it.
+    pub fn warn(mut self) {
+        self.code = PgSqlErrorCode::ERRCODE_WARNING;
+        self.report(PgLogLevel::WARNING);
+    }
+
     /// Reports it at another level: `NOTICE`, `WARNING`, `LOG`.
     pub fn report(self, level: PgLogLevel) {
         let mut report = ErrorReport::new(self.code, self.message, "rollup_ext");

@@ -28,6 +28,8 @@ pub struct Rollup {
     pub last_aggregated_id: i64,
     /// The first and the last id up to there that is not aggregated, see [`crate::rollup::passing`].
     pub passed_over: Option<(i64, i64)>,
+    /// The events up to there are not in the rollup, and are not to be.
+    pub start: Option<Bound>,
     /// Microseconds since 2000-01-01 UTC.
     pub last_aggregated_time: Option<i64>,
     pub kind: Kind,
@@ -67,7 +69,7 @@ const COLUMNS: &str = "r.name, r.source::oid, r.source::text, \
       WHERE a.attrelid = r.source AND a.attnum = r.time_column_number), r.time_column), r.last_aggregated_id, r.last_aggregated_time, \
      r.definition::oid, r.target::oid, (SELECT c.oid::regclass::text FROM pg_class c WHERE c.oid = r.target), r.command, r.schedule, \
      r.batch_size, r.paused, r.owner::oid, r.search_path, r.time_zone, r.sequence_file, \
-     lower(r.passed_over), upper(r.passed_over) - 1";
+     lower(r.passed_over), upper(r.passed_over) - 1, r.start_id, r.start_time";
 
 fn read(row: &Row) -> Rollup {
     Rollup {
@@ -94,6 +96,7 @@ fn read(row: &Row) -> Rollup {
         time_zone: row.text(18).unwrap_or_default(),
         sequence_file: row.oid(19),
         passed_over: row.int8(20).zip(row.int8(21)),
+        start: row.int8(22).map(Bound::Id).or(row.timestamptz(23).map(Bound::Time)),
     }
 }
 
@@ -332,6 +335,31 @@ pub fn set_passed_over(name: &str, ids: &Ids) {
         let query = "UPDATE @extschema@.rollups SET passed_over = $2::int8multirange WHERE name = $1";
         spi::execute(&sql(query), &[spi::text(Some(name)), spi::text(Some(&ids.to_string()))])
     });
+}
+
+/// Writes down that a partition leaves with events that a rollup holds. Its row may be locked by a run.
+pub fn add_partition_left(name: &str, partition: &str) {
+    internally(|| {
+        let insert = "INSERT INTO @extschema@.rollup_partitions_left VALUES ($1, $2) ON CONFLICT DO NOTHING";
+        spi::execute(&sql(insert), &[spi::text(Some(name)), spi::text(Some(partition))])
+    });
+}
+
+/// A partition of this name is back; without a name: the rollup has nothing of any partition that left.
+pub fn forget_partitions_left(name: &str, partition: Option<&str>) {
+    internally(|| {
+        let delete = "DELETE FROM @extschema@.rollup_partitions_left \
+             WHERE rollup_name = $1 AND ($2 IS NULL OR partition = $2)";
+        spi::execute(&sql(delete), &[spi::text(Some(name)), spi::text(partition)])
+    });
+}
+
+/// The last by name of the partitions that left with events that a rollup holds.
+pub fn partition_left(name: &str) -> Option<String> {
+    internally(|| {
+        let query = "SELECT max(partition) FROM @extschema@.rollup_partitions_left WHERE rollup_name = $1";
+        spi::query_one(&sql(query), &[spi::text(Some(name))], |row| row.text(1)).flatten()
+    })
 }
 
 /// Sets one column of one rollup; returns how many rows that changed.

@@ -14,6 +14,7 @@ use crate::rollup::passing;
 use crate::rollup::run::{self, AsRollup};
 use crate::rollup::schedule::Schedule;
 use crate::rollup::source;
+use crate::rollup::verify;
 use crate::rollup::window::{self, Bound, Next, NodeWindow, Window};
 
 /// The rollup of this name, locked, for a role that owns it.
@@ -154,7 +155,9 @@ pub fn drop(name: &str, drop_target: bool) -> Result<()> {
 pub fn reset(name: &str) -> Result<()> {
     let rollup = owned(name)?;
     rollup.check_target()?;
+    verify::check_all_there(&rollup, "What the rollup holds of them would be lost.", "")?;
     citus::commit_everywhere(&rollup);
+    catalog::forget_partitions_left(name, None);
     match &rollup.kind {
         Kind::Declarative { target_name, .. } => {
             let _session = AsRollup::new(&rollup);
@@ -181,6 +184,8 @@ pub fn reset(name: &str) -> Result<()> {
             catalog::update(name, "last_aggregated_time", spi::timestamptz(None));
         }
     }
+    catalog::update(name, "start_id", spi::int8(None));
+    catalog::update(name, "start_time", spi::timestamptz(None));
     catalog::accept_sequence(name);
     Ok(())
 }

@@ -314,6 +314,15 @@ fn insert(name: &str, request: &Request, source: Oid, declared: Option<(Oid, Oid
         request.schedule.as_deref(),
     )?;
     let (id, time) = start(request, &order)?;
+    // A target that has rows is said to hold the events before.
+    let is_empty = match declared {
+        Some((_, target)) => {
+            let name = catalog::internally(|| source::relation_name(target));
+            !target::has_rows(&name)
+        }
+        None => false,
+    };
+    let starts_later = is_empty && !matches!(request.start_from.as_deref(), None | Some("beginning"));
     if let Some(command) = &request.command {
         let bound = match request.time_column {
             Some(_) => pg_sys::TIMESTAMPTZOID,
@@ -323,6 +332,9 @@ fn insert(name: &str, request: &Request, source: Oid, declared: Option<(Oid, Oid
     }
     let (source_name, owner) =
         (catalog::internally(|| source::relation_name(source)), session::current_user());
+    if let Some(column) = &request.time_column {
+        source::warn_of_zone(source, column);
+    }
     if let Some(column) = order.id_column.as_deref().or(request.time_column.as_deref()) {
         target::index_source(source, &source_name, column);
     }
@@ -333,9 +345,9 @@ fn insert(name: &str, request: &Request, source: Oid, declared: Option<(Oid, Oid
             &catalog::sql(
                 "INSERT INTO @extschema@.rollups (name, event_table_name, event_id_sequence_name, \
                  last_aggregated_id, last_aggregated_time, source, id_sequence, id_column, time_column, lag, \
-                 definition, target, command, schedule, batch_size, owner, search_path, time_zone) \
+                 definition, target, command, schedule, batch_size, owner, search_path, time_zone, start_id, start_time) \
                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, COALESCE($10, interval '0'), $11, $12, $13, $14, $15, \
-                 $16, $17, $18)",
+                 $16, $17, $18, $19, $20)",
             ),
             &[
                 spi::text(Some(name)),
@@ -356,6 +368,8 @@ fn insert(name: &str, request: &Request, source: Oid, declared: Option<(Oid, Oid
                 spi::oid(Some(owner)),
                 spi::text(Some(&search_path)),
                 spi::text(Some(&time_zone)),
+                spi::int8(order.id_sequence.and(starts_later.then_some(id))),
+                spi::timestamptz(time.filter(|_| starts_later)),
             ],
         );
     });

@@ -12,7 +12,7 @@ use crate::pg::rows::Rows;
 use crate::pg::session::{self, AsRole};
 use crate::pg::spi;
 use crate::pg::varlena::varlena;
-use crate::rollup::catalog::{self, Rollup};
+use crate::rollup::catalog::{self, Kind, Rollup};
 use crate::rollup::nodes;
 use crate::rollup::passing;
 use crate::rollup::source;
@@ -149,24 +149,34 @@ fn leaves(partition: Oid) -> Result<()> {
     if !is_partition {
         return Ok(());
     }
+    let (_, partition_name) = owner(partition).unwrap_or_default();
+    for rollup in rollups_over(partition)? {
+        if matches!(rollup.kind, Kind::Declarative { .. }) && has_rows(&rollup, partition, Side::Old)? {
+            catalog::add_partition_left(&rollup.name, &partition_name);
+        }
+    }
     let names = behind(partition)?;
     if names.is_empty() {
         return Ok(());
     }
-    let (_, partition) = owner(partition).unwrap_or_default();
+    let partition = partition_name;
     let what = format!("partition \"{partition}\" has events that are not aggregated yet");
-    let detail = format!("Behind: {}.", names.join(", "));
-    if !GUARD_PARTITIONS.get() {
-        Error::new(ERRCODE_WARNING, what)
-            .detail(detail)
-            .hint("verify_rollup does not know of them any more.")
-            .report(PgLogLevel::WARNING);
-        return Ok(());
-    }
-    Err(Error::new(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, what).detail(detail).hint(format!(
+    let error = Error::new(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, what)
+        .detail(format!("Behind: {}.", names.join(", ")));
+    let cure = format!(
         "SELECT run_rollup('{}'); first, or SET rollup_ext.guard_partitions = off; to lose them.",
         names[0]
-    )))
+    );
+    refuse(error, &cure)
+}
+
+/// Refuses something that loses events; a warning when the setting says so.
+pub fn refuse(error: Error, cure: &str) -> Result<()> {
+    if GUARD_PARTITIONS.get() {
+        return Err(error.hint(cure));
+    }
+    error.warn();
+    Ok(())
 }
 
 fn joins(partition: Oid, parent: Oid) -> Result<()> {
@@ -178,6 +188,7 @@ fn joins(partition: Oid, parent: Oid) -> Result<()> {
         // Without the column it cannot be attached anyway.
         if known && has_rows(&rollup, partition, Side::Old)? {
             let (_, partition) = owner(partition).unwrap_or_default();
+            catalog::forget_partitions_left(&rollup.name, Some(&partition));
             Error::new(
                 ERRCODE_WARNING,
                 format!(

@@ -239,6 +239,27 @@ fn clock(source: Oid, column: &str) -> Option<Clock> {
     })
 }
 
+/// Tells of a default that reads the clock of whatever time zone the writer's session has.
+pub fn warn_of_zone(source: Oid, column: &str) {
+    if !matches!(clock(source, column), Some(Clock::Reading { zone: None })) {
+        return;
+    }
+    let (name, zone) = (catalog::internally(|| relation_name(source)), session::setting("TimeZone"));
+    Error::new(
+        ERRCODE_SUCCESSFUL_COMPLETION,
+        format!("column \"{column}\" of \"{name}\" takes the time in the time zone of the session that writes"),
+    )
+    .detail(format!(
+        "The windows are those of time zone {zone}: what a session in a zone further west inserts is behind them already."
+    ))
+    .hint(format!(
+        "ALTER TABLE {name} ALTER COLUMN {} SET DEFAULT (now() AT TIME ZONE {}); is the same in every session.",
+        pgrx::spi::quote_identifier(column),
+        pgrx::spi::quote_literal(zone)
+    ))
+    .report(pgrx::PgLogLevel::NOTICE);
+}
+
 /// The zone whose clock the writers' default reads into a `timestamp` column; `None` for `timestamptz`.
 pub fn clock_zone(rollup: &Rollup) -> Result<Option<String>> {
     let column = rollup.time_column.as_deref().unwrap_or_default();

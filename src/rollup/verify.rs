@@ -9,6 +9,7 @@ use crate::pg::spi;
 use crate::rollup::catalog::{self, Rollup};
 use crate::rollup::definition::{Definition, Measure};
 use crate::rollup::nodes;
+use crate::rollup::retention;
 use crate::rollup::run::{self, AsRollup};
 use crate::rollup::window::{Bound, Window};
 
@@ -31,6 +32,13 @@ impl Range {
 pub fn verify(name: &str, range: Range, mut report: impl FnMut([Option<Datum>; 3])) -> Result<()> {
     let rollup = catalog::lock_owned(name)?;
     let definition = aggregated(&rollup)?;
+    if range.from.is_none() {
+        check_all_there(
+            &rollup,
+            "They are missing on one side of the comparison.",
+            "verify_rollup('{}', from)",
+        )?;
+    }
     let target = rollup.target_name();
     let _session = AsRollup::new(&rollup);
     let filter = bucket_filter(&definition, &rollup, target, range)?;
@@ -69,8 +77,31 @@ pub fn verify(name: &str, range: Range, mut report: impl FnMut([Option<Datum>; 3
     Ok(())
 }
 
+/// Refuses what needs all events of a rollup when some have left with their partitions; `instead` leaves them out.
+pub fn check_all_there(rollup: &Rollup, why: &str, instead: &str) -> Result<()> {
+    let Some(partition) = catalog::partition_left(&rollup.name) else { return Ok(()) };
+    let instead = match instead {
+        "" => String::new(),
+        call => format!(
+            "SELECT {}; with the time from which on all events are there, or ",
+            call.replace("{}", &rollup.name)
+        ),
+    };
+    retention::refuse(
+        Error::new(
+            ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("events of rollup \"{}\" have left with partition \"{partition}\"", rollup.name),
+        )
+        .detail(why),
+        &format!("{instead}SET rollup_ext.guard_partitions = off; to do it nevertheless."),
+    )
+}
+
 /// Whether no event can have been aggregated yet.
 fn is_at_beginning(rollup: &Rollup) -> bool {
+    if rollup.start == Some(rollup.position()) {
+        return true;
+    }
     match rollup.id_sequence {
         Some(sequence) => {
             rollup.last_aggregated_id <= catalog::internally(|| crate::rollup::source::beginning(sequence))
@@ -127,6 +158,16 @@ fn float_differs(measure: &Measure) -> String {
 pub fn refresh(name: &str, range: Range) -> Result<i64> {
     let rollup = catalog::lock_owned(name)?;
     let definition = aggregated(&rollup)?;
+    if range.from.is_none() {
+        check_all_there(
+            &rollup,
+            "What the rollup holds of them would be lost.",
+            "refresh_rollup('{}', from)",
+        )?;
+        if range.is_open() {
+            catalog::forget_partitions_left(name, None);
+        }
+    }
     let target = rollup.target_name();
     let _session = AsRollup::new(&rollup);
     let filter = bucket_filter(&definition, &rollup, target, range)?;
@@ -137,10 +178,11 @@ pub fn refresh(name: &str, range: Range) -> Result<i64> {
 /// The definition over all events that the rollup has aggregated.
 fn aggregated(rollup: &Rollup) -> Result<Definition> {
     let mut definition = run::load_definition(rollup)?;
-    let here = match rollup.position() {
-        Bound::Id(end) => Window { start: Bound::Id(i64::MIN), end: Bound::Id(end) },
-        Bound::Time(end) => Window { start: Bound::Time(i64::MIN), end: Bound::Time(end) },
+    let start = match rollup.position() {
+        Bound::Id(_) => Bound::Id(i64::MIN),
+        Bound::Time(_) => Bound::Time(i64::MIN),
     };
+    let here = Window { start: rollup.start.unwrap_or(start), end: rollup.position() };
     let elsewhere = catalog::node_positions(&rollup.name)
         .into_iter()
         .map(|(group, end)| Window { start: Bound::Id(nodes::before_first_id(group)), end: Bound::Id(end) });

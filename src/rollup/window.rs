@@ -293,6 +293,17 @@ pub fn oldest_start() -> Option<i64> {
     None
 }
 
+/// Whose transaction of this database is the oldest that is running: its process, and since when. Called under
+/// `catalog::internally`.
+pub fn oldest_transaction() -> Option<(i32, i64)> {
+    const OLDEST: &str = "
+        SELECT a.pid, a.xact_start FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+         WHERE l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock' AND l.granted AND a.datname = current_database()
+           AND a.xact_start IS NOT NULL
+         ORDER BY a.xact_start LIMIT 1";
+    spi::query_one(OLDEST, &[], |row| row.int4(1).zip(row.timestamptz(2))).flatten()
+}
+
 /// A bound of a time window as the column sees it: as it is for `timestamptz`; for `timestamp` the reading of the
 /// writers' clock, in microseconds, below which no later moment can fall. Where that clock is about to be set back
 /// this is the reading after it, so that the repeated hour is not cut in two.

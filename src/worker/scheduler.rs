@@ -39,6 +39,8 @@ struct Tracked {
     /// Not to be tried before, after an error.
     retry_at: i64,
     pending: Pending,
+    /// With a time column: whose transaction is the oldest, and since when.
+    oldest: Option<(i64, Vec<i32>)>,
     /// It was held back for so long that runs go past those who do.
     passing: bool,
     /// Other nodes of the cluster have inserted events.
@@ -289,6 +291,7 @@ impl Tracked {
             tick_at,
             retry_at: i64::MIN,
             pending: Pending::default(),
+            oldest: None,
             passing: false,
             news_elsewhere: false,
             recheck_at: i64::MAX,
@@ -359,6 +362,11 @@ impl Tracked {
                 self.tick_at = schedule.next_after(now).unwrap_or(i64::MAX);
                 self.held = false;
                 self.recheck_after = FIRST_RECHECK;
+                self.oldest = match self.rollup.time_column {
+                    Some(_) => catalog::internally(window::oldest_transaction),
+                    None => None,
+                }
+                .map(|(pid, since)| (since, vec![pid]));
                 self.news_elsewhere = nodes::has_news_elsewhere(&self.rollup).or_raise();
                 self.pending.add(seen, self.rollup.settled(), now);
             }
@@ -400,7 +408,8 @@ impl Tracked {
 
     /// Shows who holds it back, when that changes, and warns once when it lasts.
     fn note_blocked(&mut self, now: i64) {
-        let blocked = self.pending.oldest().filter(|(since, _)| now - since >= LAST_RECHECK);
+        let holding = self.pending.oldest().or_else(|| self.oldest.clone());
+        let blocked = holding.filter(|(since, _)| now - since >= LAST_RECHECK);
         if blocked != self.blocked {
             let name = &self.rollup.name;
             match background::transaction(|| history::set_blocked(name, blocked.as_ref())) {
