@@ -155,7 +155,7 @@ pub fn drop(name: &str, drop_target: bool) -> Result<()> {
 pub fn reset(name: &str) -> Result<()> {
     let rollup = owned(name)?;
     rollup.check_target()?;
-    verify::check_all_there(&rollup, "What the rollup holds of them would be lost.", "")?;
+    verify::check_all_there(&rollup, "What the rollup holds of them would be lost.", None)?;
     citus::commit_everywhere(&rollup);
     catalog::forget_partitions_left(name, None);
     match &rollup.kind {

@@ -33,11 +33,8 @@ pub fn verify(name: &str, range: Range, mut report: impl FnMut([Option<Datum>; 3
     let rollup = catalog::lock_owned(name)?;
     let definition = aggregated(&rollup)?;
     if range.from.is_none() {
-        check_all_there(
-            &rollup,
-            "They are missing on one side of the comparison.",
-            "verify_rollup('{}', from)",
-        )?;
+        let instead = definition.bucket().map(|_| format!("verify_rollup('{name}', from)"));
+        check_all_there(&rollup, "They are missing on one side of the comparison.", instead)?;
     }
     let target = rollup.target_name();
     let _session = AsRollup::new(&rollup);
@@ -78,15 +75,11 @@ pub fn verify(name: &str, range: Range, mut report: impl FnMut([Option<Datum>; 3
 }
 
 /// Refuses what needs all events of a rollup when some have left with their partitions; `instead` leaves them out.
-pub fn check_all_there(rollup: &Rollup, why: &str, instead: &str) -> Result<()> {
+pub fn check_all_there(rollup: &Rollup, why: &str, instead: Option<String>) -> Result<()> {
     let Some(partition) = catalog::partition_left(&rollup.name) else { return Ok(()) };
-    let instead = match instead {
-        "" => String::new(),
-        call => format!(
-            "SELECT {}; with the time from which on all events are there, or ",
-            call.replace("{}", &rollup.name)
-        ),
-    };
+    let instead = instead.map_or(String::new(), |call| {
+        format!("SELECT {call}; with the time from which on all events are there, or ")
+    });
     retention::refuse(
         Error::new(
             ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -159,11 +152,8 @@ pub fn refresh(name: &str, range: Range) -> Result<i64> {
     let rollup = catalog::lock_owned(name)?;
     let definition = aggregated(&rollup)?;
     if range.from.is_none() {
-        check_all_there(
-            &rollup,
-            "What the rollup holds of them would be lost.",
-            "refresh_rollup('{}', from)",
-        )?;
+        let instead = definition.bucket().map(|_| format!("refresh_rollup('{name}', from)"));
+        check_all_there(&rollup, "What the rollup holds of them would be lost.", instead)?;
         if range.is_open() {
             catalog::forget_partitions_left(name, None);
         }

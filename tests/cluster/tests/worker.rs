@@ -511,6 +511,13 @@ fn windows_of_time_follow_the_clock() {
     has_status(&mut client, "pages", "time_lag < interval '4 seconds', head, state", "t||scheduled");
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(client.value::<i64>(runs), before, "an empty window of time leaves no row");
+    // Any transaction holds it back, for it may insert yet.
+    let mut idle = cluster.connect("shop");
+    idle.run("BEGIN");
+    let pid = own_pid(&mut idle);
+    has_status(&mut client, "pages", "state, blocked_by", &format!("blocked|{{{pid}}}"));
+    idle.run("COMMIT");
+    has_status(&mut client, "pages", "state, blocked_by", "scheduled|");
 }
 
 #[test]

@@ -41,8 +41,8 @@ SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = 'views'::regclass O
 
 -- Attached again, its events are taken for aggregated, and are.
 ALTER TABLE views ATTACH PARTITION views_2 FOR VALUES FROM ('2026-02-01') TO ('2026-03-01');
-SELECT count(*) FROM verify_rollup('page_views');
 SET rollup_ext.guard_partitions = off;
+SELECT count(*) FROM verify_rollup('page_views');
 INSERT INTO views (at, page) VALUES ('2026-02-17', 2);
 ALTER TABLE views DETACH PARTITION views_2;
 RESET rollup_ext.guard_partitions;
