@@ -158,26 +158,34 @@ pub fn has_rows(name: &str) -> bool {
 }
 
 /// Sees to it that a run costs what its window holds: some index leads with the column that orders the events. A BRIN
-/// index is small and suits a column that grows with the table; a large table is left to its owner, because building
-/// an index keeps writers out.
+/// index is small and suits a column that grows with the table, but a columnar partition can have none; a large table
+/// is left to its owner, because building an index keeps writers out.
 pub fn index_source(source: Oid, source_name: &str, column: &str) {
     const LARGE: i64 = 256 << 20;
     const FACTS: &str = "
+        WITH RECURSIVE tree (oid) AS (
+            SELECT $1 UNION SELECT i.inhrelid FROM pg_inherits i JOIN tree t ON i.inhparent = t.oid)
         SELECT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
                         WHERE i.indrelid = $1 AND i.indisvalid AND i.indpred IS NULL AND a.attname = $2),
                pg_has_role($3, c.relowner, 'USAGE'),
-               (WITH RECURSIVE tree (oid) AS (
-                    SELECT $1 UNION SELECT i.inhrelid FROM pg_inherits i JOIN tree t ON i.inhparent = t.oid)
-                SELECT sum(pg_relation_size(oid))::bigint FROM tree)
+               (SELECT sum(pg_relation_size(oid))::bigint FROM tree),
+               EXISTS (SELECT FROM tree JOIN pg_class p USING (oid) JOIN pg_am m ON m.oid = p.relam
+                        WHERE m.amname <> 'heap')
           FROM pg_class c WHERE c.oid = $1";
     let args =
         [spi::oid(Some(source)), spi::text(Some(column)), spi::oid(Some(crate::pg::session::current_user()))];
     let facts = catalog::internally(|| {
-        spi::query_one(FACTS, &args, |row| (row.boolean(1), row.boolean(2), row.int8(3).unwrap_or(0)))
+        spi::query_one(FACTS, &args, |row| {
+            (row.boolean(1), row.boolean(2), row.int8(3).unwrap_or(0), row.boolean(4))
+        })
     });
-    let Some((false, may_create, size)) = facts else { return };
+    let Some((false, may_create, size, only_btree)) = facts else { return };
     let quoted = quote_identifier(column);
-    let ddl = format!("INDEX ON {source_name} USING brin ({quoted}) WITH (autosummarize = on)");
+    let (kind, method) = match only_btree {
+        true => ("btree", format!("btree ({quoted})")),
+        false => ("BRIN", format!("brin ({quoted}) WITH (autosummarize = on)")),
+    };
+    let ddl = format!("INDEX ON {source_name} USING {method}");
     let notice = |message: String| Error::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message);
     if !may_create {
         notice(format!(
@@ -194,7 +202,7 @@ pub fn index_source(source: Oid, source_name: &str, column: &str) {
         .report(PgLogLevel::NOTICE);
     } else {
         spi::execute(&format!("CREATE {ddl}"), &[]);
-        notice(format!("created a BRIN index on column \"{column}\" of \"{source_name}\""))
+        notice(format!("created a {kind} index on column \"{column}\" of \"{source_name}\""))
             .detail("With it a run costs what its window holds.")
             .report(PgLogLevel::NOTICE);
     }

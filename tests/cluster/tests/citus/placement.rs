@@ -136,3 +136,22 @@ fn old_partitions_are_dropped_when_every_node_is_aggregated() {
     let counted: i64 = client.value("SELECT sum(events)::bigint FROM devices");
     assert_eq!(counted, 201);
 }
+
+/// The index that a run goes by is one that the table can have.
+#[test]
+fn a_columnar_partition_takes_a_btree_index() {
+    if !available("citus") || !available("citus_columnar") {
+        return;
+    }
+    let citus = Citus::start_with("");
+    let mut client = citus.client();
+    client.run(
+        "CREATE EXTENSION IF NOT EXISTS citus_columnar;
+         CREATE TABLE mixed (id bigserial, day date NOT NULL, x int) PARTITION BY RANGE (day);
+         CREATE TABLE mixed_old PARTITION OF mixed FOR VALUES FROM ('2020-01-01') TO ('2020-01-02') USING columnar;
+         SELECT create_distributed_table('mixed', 'x');
+         SELECT register_rollup('mixed_rollup', 'SELECT x, count(*) AS events FROM mixed GROUP BY 1');",
+    );
+    let index: String = client.value("SELECT indexdef FROM pg_indexes WHERE tablename = 'mixed'");
+    assert!(index.contains("USING btree (id)"), "{index}");
+}
