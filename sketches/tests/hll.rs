@@ -282,6 +282,16 @@ fn version_1_beyond_our_registers_folds() {
 }
 
 #[test]
+fn version_1_that_takes_too_long_to_read_is_refused() {
+    // Full with registers of one bit: as many as are read, and twice as many.
+    for (log2m, read) in [(26, true), (27, false)] {
+        let mut bytes = vec![0; 3 + (1 << log2m) / 8];
+        bytes[..3].copy_from_slice(&[0x14, log2m, 0x7f]);
+        assert_eq!(v1::read(&bytes).is_ok(), read, "{log2m}");
+    }
+}
+
+#[test]
 fn narrow_registers_are_read_as_saturated() {
     // 200,000 values in 2,048 registers of 3 bits: a third of them are full.
     let params = Params { regwidth: 3, ..Params::default() };

@@ -2,8 +2,13 @@
 //!
 //! Packed entries keep the order of their codes, and none is zero.
 
+use std::ops::{Deref, DerefMut};
+
 use super::code;
 use super::params::sparse_bits;
+
+/// Entries that are sorted on the stack: those of the tail in a cache line.
+pub const FEW: usize = 14;
 
 /// Whether two entries share a word.
 #[inline]
@@ -40,7 +45,7 @@ pub fn first(words: &[u64], log2m: u8, n: usize) -> impl Iterator<Item = u64> + 
 }
 
 /// Sorts and keeps one of each index, that of the largest rank; how many there are.
-pub fn sort(codes: &mut [u64]) -> usize {
+fn sort(codes: &mut [u64]) -> usize {
     codes.sort_unstable();
     let mut n = 0;
     for i in 0..codes.len() {
@@ -87,6 +92,68 @@ fn unpack(packed: u64, log2m: u8) -> u64 {
 #[inline]
 fn ranked(log2m: u8) -> u64 {
     code::new(1 << log2m, 0)
+}
+
+/// Codes of entries, ascending and of distinct indexes; few of them without an allocation.
+pub enum Sorted {
+    Few([u64; FEW], usize),
+    Many(Vec<u64>),
+}
+
+impl Sorted {
+    /// At most `most` codes in any order.
+    pub fn collect(most: usize, codes: impl Iterator<Item = u64>) -> Self {
+        let mut sorted = if most <= FEW {
+            let (mut few, mut n) = ([0; FEW], 0);
+            for (to, code) in few.iter_mut().zip(codes) {
+                *to = code;
+                n += 1;
+            }
+            Sorted::Few(few, n)
+        } else {
+            Sorted::Many(codes.collect())
+        };
+        sorted.sort();
+        sorted
+    }
+
+    pub fn into_vec(self) -> Vec<u64> {
+        match self {
+            Sorted::Few(few, n) => few[..n].to_vec(),
+            Sorted::Many(many) => many,
+        }
+    }
+
+    /// Restores what holds of them after they were changed.
+    pub fn sort(&mut self) {
+        match self {
+            Sorted::Few(few, n) => *n = sort(&mut few[..*n]),
+            Sorted::Many(many) => {
+                let n = sort(many);
+                many.truncate(n);
+            }
+        }
+    }
+}
+
+impl Deref for Sorted {
+    type Target = [u64];
+
+    fn deref(&self) -> &[u64] {
+        match self {
+            Sorted::Few(few, n) => &few[..*n],
+            Sorted::Many(many) => many,
+        }
+    }
+}
+
+impl DerefMut for Sorted {
+    fn deref_mut(&mut self) -> &mut [u64] {
+        match self {
+            Sorted::Few(few, n) => &mut few[..*n],
+            Sorted::Many(many) => many,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -21,13 +21,15 @@ pub mod murmur;
 pub mod params;
 pub mod registers;
 mod rice;
+mod sketch;
 pub mod state;
 pub mod stored;
 pub mod v1;
 
 pub use estimate::{cardinality, standard_error};
 pub use params::Params;
-pub use state::{Encoder, Grow, Sketch, State};
+pub use sketch::Sketch;
+pub use state::{Encoder, Grow, State};
 pub use stored::{Body, Stored};
 
 /// Stored bytes that no encoder writes; the text says what is wrong with them, in lowercase.

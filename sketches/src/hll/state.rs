@@ -13,11 +13,10 @@
 //! idempotent, so that repeating is harmless.
 
 use std::borrow::Cow;
-use std::ops::{Deref, DerefMut};
 
 use super::Corrupt;
 use super::code;
-use super::entries;
+use super::entries::{self, Sorted};
 use super::params::{Params, dense_words, max_sparse};
 use super::registers;
 use super::stored::{self, Body, HEADER, Stored};
@@ -31,8 +30,7 @@ const UNDEFINED: usize = 0xffff;
 
 /// Words of a cache line: a state of as many has no run.
 const LINE: usize = 8;
-/// Entries that are sorted on the stack: those of a cache line.
-const FEW: usize = 2 * (LINE - 1);
+const _: () = assert!(2 * (LINE - 1) <= entries::FEW);
 
 /// Words of the tail in a slice of so many: a cache line without the head, and in a large one an eighth, so that it is
 /// merged less often.
@@ -195,7 +193,7 @@ impl<'a> State<'a> {
         Grow { words, params, dense: false, entries }
     }
 
-    fn grow_dense(&self, params: Params) -> Grow {
+    pub(super) fn grow_dense(&self, params: Params) -> Grow {
         Grow { words: 1 + registers::words(params.log2m), params, dense: true, entries: None }
     }
 
@@ -210,7 +208,7 @@ impl<'a> State<'a> {
         capacity.saturating_sub(self.tail_len())
     }
 
-    fn is_dense(&self) -> bool {
+    pub(super) fn is_dense(&self) -> bool {
         self.words[0] & DENSE != 0
     }
 
@@ -223,14 +221,7 @@ impl<'a> State<'a> {
         let Params { log2m, .. } = self.params();
         let n = if self.is_undefined() { 0 } else { self.tail_len() };
         let tail = entries::first(&self.words[1..], log2m, n);
-        let mut tail = if n <= FEW {
-            let mut few = [0; FEW];
-            few.iter_mut().zip(tail).for_each(|(to, code)| *to = code);
-            Sorted::Few(few, n)
-        } else {
-            Sorted::Many(tail.collect())
-        };
-        tail.sort();
+        let tail = Sorted::collect(n, tail);
         if self.words.len() <= LINE {
             return tail;
         }
@@ -363,7 +354,7 @@ impl<'a> State<'a> {
         })
     }
 
-    fn make_undefined(&mut self) {
+    pub(super) fn make_undefined(&mut self) {
         self.words[1..].fill(0);
         self.words[0] = self.words[0] & !DENSE | (UNDEFINED as u64) << TAIL_SHIFT;
     }
@@ -440,51 +431,6 @@ enum Entries<'a> {
     Registers(Cow<'a, [u64]>),
 }
 
-/// Codes of entries, few of them without an allocation.
-enum Sorted {
-    Few([u64; FEW], usize),
-    Many(Vec<u64>),
-}
-
-impl Sorted {
-    fn into_vec(self) -> Vec<u64> {
-        match self {
-            Sorted::Few(few, n) => few[..n].to_vec(),
-            Sorted::Many(many) => many,
-        }
-    }
-
-    fn sort(&mut self) {
-        match self {
-            Sorted::Few(few, n) => *n = entries::sort(&mut few[..*n]),
-            Sorted::Many(many) => {
-                let n = entries::sort(many);
-                many.truncate(n);
-            }
-        }
-    }
-}
-
-impl Deref for Sorted {
-    type Target = [u64];
-
-    fn deref(&self) -> &[u64] {
-        match self {
-            Sorted::Few(few, n) => &few[..*n],
-            Sorted::Many(many) => many,
-        }
-    }
-}
-
-impl DerefMut for Sorted {
-    fn deref_mut(&mut self) -> &mut [u64] {
-        match self {
-            Sorted::Few(few, n) => &mut few[..*n],
-            Sorted::Many(many) => many,
-        }
-    }
-}
-
 impl Encoder<'_> {
     #[allow(clippy::len_without_is_empty)] // a stored sketch has a header at least
     pub fn len(&self) -> usize {
@@ -510,78 +456,4 @@ impl Encoder<'_> {
 #[inline]
 fn params(head: u64) -> Params {
     Params::from_bits((head >> PARAMS_SHIFT) as u16 & 0x7fff)
-}
-
-/// A sketch that owns its words and grows by itself.
-#[derive(Clone, Debug)]
-pub struct Sketch {
-    words: Vec<u64>,
-}
-
-impl Sketch {
-    /// An empty sketch.
-    pub fn new(params: Params) -> Self {
-        let mut words = vec![0; State::SMALLEST];
-        State::init(&mut words, params);
-        Sketch { words }
-    }
-
-    /// The sketch that a stored one holds.
-    pub fn from_stored(sketch: &Stored) -> Result<Self, Corrupt> {
-        let mut new = Sketch::new(sketch.params);
-        new.merge(sketch)?;
-        Ok(new)
-    }
-
-    pub fn state(&mut self) -> State<'_> {
-        State::resume(&mut self.words)
-    }
-
-    pub fn add(&mut self, hash: u64) {
-        while let Err(grow) = self.state().add(hash) {
-            self.grow(grow);
-        }
-    }
-
-    pub fn merge(&mut self, other: &Stored) -> Result<(), Corrupt> {
-        while let Some(grow) = self.state().merge(other)? {
-            self.grow(grow);
-        }
-        Ok(())
-    }
-
-    pub fn merge_sketch(&mut self, other: &mut Sketch) {
-        while let Some(grow) = self.state().merge_state(&other.state()) {
-            self.grow(grow);
-        }
-    }
-
-    /// Makes the sketch dense, whatever it holds: for conversions.
-    pub fn make_dense(&mut self) {
-        let state = self.state();
-        if !state.is_dense() {
-            let grow = state.grow_dense(state.params());
-            self.grow(grow);
-        }
-    }
-
-    /// Raises a register of a dense sketch.
-    pub fn raise(&mut self, index: usize, rank: u8) {
-        debug_assert!(self.state().is_dense());
-        registers::raise(&mut self.words[1..], (index, rank));
-    }
-
-    pub fn make_undefined(&mut self) {
-        self.state().make_undefined();
-    }
-
-    fn grow(&mut self, grow: Grow) {
-        let mut words = vec![0; grow.words];
-        self.state().move_to(&mut words, grow);
-        self.words = words;
-    }
-
-    pub fn to_bytes(&mut self) -> Vec<u8> {
-        self.state().to_bytes()
-    }
 }

@@ -11,7 +11,7 @@ use super::Corrupt;
 use super::code;
 use super::params::Params;
 use super::registers;
-use super::state::Sketch;
+use super::sketch::Sketch;
 use super::stored::{self, Body, HEADER, Stored};
 use crate::memory;
 

@@ -1,0 +1,81 @@
+//! A sketch that owns its words: for single values, conversions and tests.
+
+use super::Corrupt;
+use super::params::Params;
+use super::registers;
+use super::state::{Grow, State};
+use super::stored::Stored;
+
+/// A sketch that owns its words and grows by itself.
+#[derive(Clone, Debug)]
+pub struct Sketch {
+    words: Vec<u64>,
+}
+
+impl Sketch {
+    /// An empty sketch.
+    pub fn new(params: Params) -> Self {
+        let mut words = vec![0; State::SMALLEST];
+        State::init(&mut words, params);
+        Sketch { words }
+    }
+
+    /// The sketch that a stored one holds.
+    pub fn from_stored(sketch: &Stored) -> Result<Self, Corrupt> {
+        let mut new = Sketch::new(sketch.params);
+        new.merge(sketch)?;
+        Ok(new)
+    }
+
+    pub fn state(&mut self) -> State<'_> {
+        State::resume(&mut self.words)
+    }
+
+    pub fn add(&mut self, hash: u64) {
+        while let Err(grow) = self.state().add(hash) {
+            self.grow(grow);
+        }
+    }
+
+    pub fn merge(&mut self, other: &Stored) -> Result<(), Corrupt> {
+        while let Some(grow) = self.state().merge(other)? {
+            self.grow(grow);
+        }
+        Ok(())
+    }
+
+    pub fn merge_sketch(&mut self, other: &mut Sketch) {
+        while let Some(grow) = self.state().merge_state(&other.state()) {
+            self.grow(grow);
+        }
+    }
+
+    /// Makes the sketch dense, whatever it holds: for conversions.
+    pub fn make_dense(&mut self) {
+        let state = self.state();
+        if !state.is_dense() {
+            let grow = state.grow_dense(state.params());
+            self.grow(grow);
+        }
+    }
+
+    /// Raises a register of a dense sketch.
+    pub fn raise(&mut self, index: usize, rank: u8) {
+        debug_assert!(self.state().is_dense());
+        registers::raise(&mut self.words[1..], (index, rank));
+    }
+
+    pub fn make_undefined(&mut self) {
+        self.state().make_undefined();
+    }
+
+    fn grow(&mut self, grow: Grow) {
+        let mut words = vec![0; grow.words];
+        self.state().move_to(&mut words, grow);
+        self.words = words;
+    }
+
+    pub fn to_bytes(&mut self) -> Vec<u8> {
+        self.state().to_bytes()
+    }
+}
