@@ -4,9 +4,10 @@
 //! bits; bits fill each byte from the lowest. k follows from how many numbers there are, so `n` numbers of
 //! `bits` bits never take more than `n (k + 1) + 2^(bits - k)` bits.
 
-/// k for `n` numbers below 2^bits.
+/// k for `n` numbers below 2^bits: the logarithm of their mean distance, rounded down.
+#[inline]
 pub const fn parameter(bits: u32, n: usize) -> u32 {
-    ((1u64 << bits) / n as u64).ilog2()
+    bits - (usize::BITS - (n - 1).leading_zeros())
 }
 
 /// Bytes of the count in front of the gaps: seven bits each, lowest first, the high bit says that more follow.
@@ -88,12 +89,23 @@ impl<'a> Writer<'a> {
 pub struct Reader<'a> {
     bytes: &'a [u8],
     bit: usize,
+    /// The last eight bytes; of fewer, as if zeros were before them.
+    last: u64,
 }
 
 impl<'a> Reader<'a> {
     #[inline]
     pub fn new(bytes: &'a [u8]) -> Self {
-        Reader { bytes, bit: 0 }
+        let len = bytes.len();
+        let byte = |i: usize| (bytes[i] as u64) << (8 * i);
+        let four = |i: usize| u32::from_le_bytes(bytes[i..i + 4].try_into().expect("four bytes")) as u64;
+        let last = match len {
+            0 => 0,
+            1..4 => (byte(0) | byte(len / 2) | byte(len - 1)) << (8 * (8 - len)),
+            4..8 => (four(0) | four(len - 4) << (8 * (len - 4))) << (8 * (8 - len)),
+            _ => u64::from_le_bytes(bytes[len - 8..].try_into().expect("eight bytes")),
+        };
+        Reader { bytes, bit: 0, last }
     }
 
     /// At least the next 57 bits.
@@ -102,12 +114,7 @@ impl<'a> Reader<'a> {
         let from = self.bit >> 3;
         let word = match self.bytes.get(from..from + 8) {
             Some(eight) => u64::from_le_bytes(eight.try_into().expect("eight bytes")),
-            None => {
-                let mut eight = [0; 8];
-                let rest = self.bytes.get(from..).unwrap_or_default();
-                eight[..rest.len()].copy_from_slice(rest);
-                u64::from_le_bytes(eight)
-            }
+            None => self.last.checked_shr(8 * (from + 8 - self.bytes.len()) as u32).unwrap_or(0),
         };
         word >> (self.bit & 7)
     }
@@ -173,6 +180,29 @@ mod tests {
             }
             assert!(reader.at_end());
             assert_eq!(reader.gap(k, 1 << 50), None);
+        }
+    }
+
+    #[test]
+    fn the_parameter_is_the_logarithm_of_the_mean_distance() {
+        for bits in 8..=44 {
+            for n in (1..=256).chain([1 << 16, (1 << 16) + 1]).filter(|&n| n as u64 <= 1 << bits) {
+                assert_eq!(parameter(bits, n), ((1u64 << bits) / n as u64).ilog2(), "{bits} {n}");
+            }
+        }
+    }
+
+    #[test]
+    fn windows_end_in_zeros() {
+        for len in 0..20usize {
+            let bytes: Vec<u8> = (1..=len as u8).map(|i| i.wrapping_mul(0x9d)).collect();
+            for bit in 0..8 * len + 80 {
+                let reader = Reader { bit, ..Reader::new(&bytes) };
+                let mut padded = bytes.clone();
+                padded.resize(len + 30, 0);
+                let eight = padded[bit / 8..bit / 8 + 8].try_into().unwrap();
+                assert_eq!(reader.window(), u64::from_le_bytes(eight) >> (bit % 8), "{len} {bit}");
+            }
         }
     }
 
