@@ -184,6 +184,52 @@ fn a_promoted_standby_of_the_coordinator_goes_on() {
     assert_complete(&mut client, "devices");
 }
 
+/// The standby of a worker takes over its place, with its shards, its sequence and what it had prepared.
+#[test]
+fn a_promoted_standby_of_a_worker_goes_on() {
+    if !available("citus") {
+        return;
+    }
+    let mut citus = Citus::start();
+    let mut client = citus.client();
+    client.run(&format!("SELECT register_rollup('devices', $${DEVICES}$$)"));
+    insert(&mut client, 100);
+    insert(&mut citus.worker(0), 100);
+    client.run("SELECT run_rollup('devices')");
+    let node: i32 = client
+        .value(&format!("SELECT nodeid FROM pg_dist_node WHERE nodeport = {}", citus.workers[0].port()));
+    let mut standby = citus.workers[0].standby();
+    let mut old = citus.worker(0);
+    insert(&mut old, 50);
+    old.run("BEGIN");
+    insert(&mut old, 20);
+    let lsn: String = citus.worker(0).value("SELECT pg_current_wal_insert_lsn()::text");
+    wait_for("the standby has it", 30, || {
+        let mut reader = standby.connect("postgres");
+        reader.value::<bool>(&format!("SELECT pg_last_wal_replay_lsn() >= '{lsn}'")).then_some(())
+    });
+    citus.workers[0].kill();
+    standby.stop(Stop::Fast);
+    standby.listen();
+    standby.resume();
+    standby.promote();
+    // Without the broken connections of before.
+    let mut client = citus.client();
+    client.run(&format!("SELECT citus_update_node({node}, '127.0.0.1', {})", standby.port()));
+    client.run("SELECT recover_prepared_transactions()");
+    citus.workers[0] = standby;
+    insert(&mut citus.worker(0), 30);
+    insert(&mut client, 10);
+    client.run("SELECT run_rollup('devices')");
+    assert_complete(&mut client, "devices");
+    // What the old one had not committed went with it.
+    assert_eq!(client.value::<i64>("SELECT sum(events)::bigint FROM devices"), 290);
+    let groups: i64 = client.value(
+        "SELECT count(*) FROM rollup_node_positions WHERE last_aggregated_id > group_id::bigint << 48",
+    );
+    assert_eq!(groups, 1);
+}
+
 /// A node is its own coordinator until it joins a cluster; what it had scheduled does not run as a worker.
 #[test]
 fn a_node_that_joins_stops_scheduling() {
