@@ -22,13 +22,18 @@ impl Call {
     /// asks for every row. For functions declared STABLE that use `fn_extra` for nothing else.
     pub fn once_per_snapshot(self, ask: impl FnOnce() -> i64) -> i64 {
         // SAFETY: fn_extra belongs to this function; what it points to lives in fn_mcxt, as long as flinfo. The active
-        // snapshot outlives the call and holds `xcnt` transactions.
+        // snapshot outlives the call and holds as many transactions as it says.
         unsafe {
             let flinfo = (*self.frame()).flinfo;
             let snapshot = &*pg_sys::GetActiveSnapshot();
-            let in_progress = match snapshot.xcnt {
+            // A snapshot of a standby has all of them among the subtransactions.
+            let (list, count) = match snapshot.takenDuringRecovery {
+                true => (snapshot.subxip, snapshot.subxcnt as usize),
+                false => (snapshot.xip, snapshot.xcnt as usize),
+            };
+            let in_progress = match count {
                 0 => &[][..],
-                count => std::slice::from_raw_parts(snapshot.xip.cast::<u32>(), count as usize),
+                count => std::slice::from_raw_parts(list.cast::<u32>(), count),
             };
             let question = self.datum(0).value();
             let xmin: u32 = snapshot.xmin.into_inner();
