@@ -140,11 +140,15 @@ pub fn transaction(client: &mut Client, random: &mut Random) -> Result<u64, post
     })
 }
 
+/// How many events a rollup counts.
+pub fn counted(client: &mut Client, rollup: &str) -> i64 {
+    client.value(&format!("SELECT COALESCE(sum(events), 0)::bigint FROM {rollup}"))
+}
+
 /// A rollup of `events` counts all of them, and is what its query gives.
 #[track_caller]
 pub fn assert_complete(client: &mut Client, rollup: &str) {
     let events: i64 = client.value("SELECT count(*) FROM events");
-    let counted: i64 = client.value(&format!("SELECT COALESCE(sum(events), 0)::bigint FROM {rollup}"));
-    assert_eq!(counted, events, "{rollup}");
+    assert_eq!(counted(client, rollup), events, "{rollup}");
     assert_eq!(client.lines(&format!("SELECT * FROM verify_rollup('{rollup}')")), Vec::<String>::new());
 }

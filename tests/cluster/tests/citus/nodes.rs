@@ -1,6 +1,6 @@
 //! Nodes that come, go and stand still, and which of them schedules.
 
-use cluster_tests::citus::{Citus, DEVICES, assert_complete, insert};
+use cluster_tests::citus::{Citus, DEVICES, assert_complete, counted, insert};
 use cluster_tests::{Sql, Stop, available, extension_file, wait_for};
 
 #[test]
@@ -66,18 +66,14 @@ fn what_a_removed_node_has_inserted_is_not_lost() {
     open.commit().expect("a commit");
     client.run("RESET lock_timeout; SELECT run_rollup('devices')");
     assert_complete(&mut client, "devices");
-    let counted: i64 = client.value("SELECT sum(events)::bigint FROM devices");
-    assert_eq!(counted, 161);
+    assert_eq!(counted(&mut client, "devices"), 161);
 
     // One that came and went between two runs.
     let fourth = citus.add_worker();
     insert(&mut citus.worker(fourth), 20);
     client.run(&format!("SELECT citus_remove_node({})", citus.address(fourth)));
     client.run("SELECT alter_rollup('devices', schedule => '1 second')");
-    wait_for("the scheduler finds them", 30, || {
-        let counted: i64 = client.value("SELECT sum(events)::bigint FROM devices");
-        (counted == 181).then_some(())
-    });
+    wait_for("the scheduler finds them", 30, || (counted(&mut client, "devices") == 181).then_some(()));
     assert_complete(&mut client, "devices");
 }
 
@@ -115,8 +111,7 @@ fn a_disabled_node_counts_while_it_lives_and_is_given_up_when_it_does_not() {
     insert(&mut citus.worker(third), 50);
     client.run("SELECT run_rollup('devices')");
     assert_complete(&mut client, "devices");
-    let counted: i64 = client.value("SELECT sum(events)::bigint FROM devices");
-    assert_eq!(counted, 151);
+    assert_eq!(counted(&mut client, "devices"), 151);
 }
 
 #[test]
@@ -138,10 +133,7 @@ fn a_coordinator_that_holds_shards_rolls_them_up() {
     for mut node in [citus.client(), citus.worker(0), citus.worker(1)] {
         insert(&mut node, 100);
     }
-    wait_for("the worker has everything", 60, || {
-        let counted: i64 = client.value("SELECT COALESCE(sum(events), 0)::bigint FROM devices");
-        (counted == 300).then_some(())
-    });
+    wait_for("the worker has everything", 60, || (counted(&mut client, "devices") == 300).then_some(()));
     assert_complete(&mut client, "devices");
 }
 
@@ -156,10 +148,7 @@ fn a_promoted_standby_of_the_coordinator_goes_on() {
     client.run(&format!("SELECT register_rollup('devices', $${DEVICES}$$, schedule => '1 second')"));
     insert(&mut client, 100);
     insert(&mut citus.worker(0), 100);
-    wait_for("some runs", 30, || {
-        let counted: i64 = client.value("SELECT COALESCE(sum(events), 0)::bigint FROM devices");
-        (counted == 200).then_some(())
-    });
+    wait_for("some runs", 30, || (counted(&mut client, "devices") == 200).then_some(()));
     let mut standby = citus.coordinator.standby();
     insert(&mut client, 50);
     let lsn: String = client.value("SELECT pg_current_wal_flush_lsn()::text");
@@ -178,8 +167,7 @@ fn a_promoted_standby_of_the_coordinator_goes_on() {
     insert(&mut client, 50);
     insert(&mut citus.worker(1), 50);
     wait_for("the new coordinator has everything", 60, || {
-        let counted: i64 = client.value("SELECT COALESCE(sum(events), 0)::bigint FROM devices");
-        (counted == 350).then_some(())
+        (counted(&mut client, "devices") == 350).then_some(())
     });
     assert_complete(&mut client, "devices");
 }
@@ -223,7 +211,7 @@ fn a_promoted_standby_of_a_worker_goes_on() {
     client.run("SELECT run_rollup('devices')");
     assert_complete(&mut client, "devices");
     // What the old one had not committed went with it.
-    assert_eq!(client.value::<i64>("SELECT sum(events)::bigint FROM devices"), 290);
+    assert_eq!(counted(&mut client, "devices"), 290);
     let groups: i64 = client.value(
         "SELECT count(*) FROM rollup_node_positions WHERE last_aggregated_id > group_id::bigint << 48",
     );
@@ -246,15 +234,11 @@ fn a_node_that_joins_stops_scheduling() {
              schedule => '1 second');
          INSERT INTO own (x) VALUES (1);",
     );
-    wait_for("it schedules alone", 30, || {
-        let counted: i64 = there.value("SELECT COALESCE(sum(events), 0)::bigint FROM own_rollup");
-        (counted == 1).then_some(())
-    });
+    wait_for("it schedules alone", 30, || (counted(&mut there, "own_rollup") == 1).then_some(()));
     citus.client().run(&format!("SELECT citus_add_node('127.0.0.1', {})", stranger.port()));
     there.run("INSERT INTO own (x) VALUES (1)");
     std::thread::sleep(std::time::Duration::from_secs(4));
-    let counted: i64 = there.value("SELECT sum(events)::bigint FROM own_rollup");
-    assert_eq!(counted, 1);
+    assert_eq!(counted(&mut there, "own_rollup"), 1);
     let error = there.fails("SELECT run_rollup('nobody')");
     assert!(error.hint().expect("a hint").contains("coordinator"), "{error}");
 }

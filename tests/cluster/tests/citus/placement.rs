@@ -1,6 +1,6 @@
 //! Where targets live, and what is pushed down to the shards.
 
-use cluster_tests::citus::{Citus, DEVICES, assert_complete, insert};
+use cluster_tests::citus::{Citus, DEVICES, assert_complete, counted, insert};
 use cluster_tests::{Sql, available};
 
 #[test]
@@ -133,8 +133,7 @@ fn old_partitions_are_dropped_when_every_node_is_aggregated() {
     client.run("SELECT run_rollup('devices')");
     assert_eq!(client.lines(drop), ["public.events_1"]);
     client.run("DROP TABLE events_2");
-    let counted: i64 = client.value("SELECT sum(events)::bigint FROM devices");
-    assert_eq!(counted, 201);
+    assert_eq!(counted(&mut client, "devices"), 201);
 }
 
 /// The index that a run goes by is one that the table can have.

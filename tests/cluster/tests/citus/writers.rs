@@ -1,6 +1,6 @@
 //! Events that come in through every node: positions, open writers, pending commits, clocks.
 
-use cluster_tests::citus::{Citus, DEVICES, assert_complete, insert};
+use cluster_tests::citus::{Citus, DEVICES, assert_complete, counted, insert};
 use cluster_tests::{Sql, available, wait_for};
 
 #[test]
@@ -34,8 +34,7 @@ fn events_come_in_through_every_node() {
 
     // The worker on the coordinator notices them by itself.
     wait_for("the scheduled rollup has everything", 30, || {
-        let counted: i64 = client.value("SELECT COALESCE(sum(events), 0)::bigint FROM scheduled");
-        (counted == 1000).then_some(())
+        (counted(&mut client, "scheduled") == 1000).then_some(())
     });
     client.run("SELECT reset_rollup('devices'); SELECT run_rollup('devices')");
     assert_complete(&mut client, "devices");
@@ -173,8 +172,7 @@ fn a_start_from_now_leaves_out_what_every_node_has_inserted() {
     insert(&mut citus.worker(1), 10);
     insert(&mut client, 10);
     client.run("SELECT run_rollup('devices')");
-    let counted: i64 = client.value("SELECT sum(events)::bigint FROM devices");
-    assert_eq!(counted, 30);
+    assert_eq!(counted(&mut client, "devices"), 30);
 }
 
 #[test]
@@ -221,10 +219,7 @@ fn a_role_of_its_own_registers_and_the_worker_runs_it() {
     analyst.run(&format!("SELECT register_rollup('devices', $${DEVICES}$$, schedule => '1 second')"));
     insert(&mut citus.worker(0), 100);
     insert(&mut client, 100);
-    wait_for("the worker has everything", 60, || {
-        let counted: i64 = client.value("SELECT COALESCE(sum(events), 0)::bigint FROM devices");
-        (counted == 200).then_some(())
-    });
+    wait_for("the worker has everything", 60, || (counted(&mut client, "devices") == 200).then_some(()));
     analyst.run("SELECT run_rollup('devices')");
     assert_complete(&mut analyst, "devices");
 }
