@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use postgres::{Client, Config};
 
+use crate::ingest::copy;
 use crate::random::Random;
 use crate::{Cluster, Sql};
 
@@ -89,7 +90,8 @@ fn started(mut node: Cluster) -> Cluster {
 
 /// The distributed table that most tests are about.
 pub const EVENTS: &str = "
-    CREATE TABLE events (event_id bigserial, event_time timestamptz DEFAULT now(), customer_id bigint, device_id bigint);
+    CREATE TABLE events (event_id bigserial, event_time timestamptz DEFAULT now(), customer_id bigint, device_id bigint,
+        batch bigint);
     SELECT create_distributed_table('events', 'customer_id');";
 
 /// A rollup of `events` with a measure of each kind.
@@ -105,37 +107,35 @@ pub fn insert(client: &mut Client, events: usize) {
     ));
 }
 
-/// One transaction of a random kind that inserts into `events`; returns how many rows it committed.
-pub fn transaction(client: &mut Client, random: &mut Random) -> Result<u64, postgres::Error> {
+/// One transaction of a random kind into [`EVENTS`]: [`crate::ingest::Transaction`].
+pub fn transaction(
+    client: &mut Client,
+    random: &mut Random,
+    batch: u64,
+) -> Result<(&'static str, u64), postgres::Error> {
     let n = 1 + random.below(20);
     let first = random.below(50);
-    let many = format!(
-        "INSERT INTO events (customer_id, device_id) SELECT ({first} + i) % 50, i % 200 FROM generate_series(1, {n}) i"
-    );
-    let one = format!("INSERT INTO events (customer_id, device_id) VALUES ({first}, {n})");
+    let insert = "INSERT INTO events (customer_id, device_id, batch)";
+    let many = format!("{insert} SELECT ({first} + i) % 50, i % 200, {batch} FROM generate_series(1, {n}) i");
+    let one = format!("{insert} VALUES ({first}, {n}, {batch})");
     Ok(match random.below(8) {
-        0..=2 => client.execute(&many, &[])?,
-        3..=4 => client.execute(&one, &[])?,
+        0..=2 => ("many", client.execute(&many, &[])?),
+        3..=4 => ("one", client.execute(&one, &[])?),
         5 => {
             client.batch_execute(&format!("BEGIN; {one}"))?;
             std::thread::sleep(Duration::from_millis(random.below(200)));
             client.batch_execute(&format!("{many}; COMMIT"))?;
-            1 + n
+            ("one and many", 1 + n)
         }
         6 => {
             client.batch_execute(&format!("BEGIN; {many}"))?;
             std::thread::sleep(Duration::from_millis(random.below(100)));
             client.batch_execute("ROLLBACK")?;
-            0
+            ("rollback", 0)
         }
         _ => {
-            use std::io::Write;
-            let mut copy = client.copy_in("COPY events (customer_id, device_id) FROM STDIN")?;
-            for i in 0..n {
-                // A failed write shows in finish().
-                let _ = writeln!(copy, "{}\t{i}", (first + i) % 50);
-            }
-            copy.finish()?
+            let lines = (0..n).map(|i| format!("{}\t{i}\t{batch}", (first + i) % 50));
+            ("copy", copy(client, "events (customer_id, device_id, batch)", lines)?)
         }
     })
 }

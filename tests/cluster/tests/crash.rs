@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use cluster_tests::ingest::{EVENTS, Ingest, assert_all_exact, differences_from_events};
+use cluster_tests::ingest::{EVENTS, Ingest, assert_all_exact, assert_kept, differences_from_events};
 use cluster_tests::random::{Random, setting};
 use cluster_tests::{Cluster, Sql, Stop, wait_for};
 
@@ -65,10 +65,10 @@ fn crashes_at_random_moments_lose_and_double_nothing() {
             println!("round {round}: {} rows, {runs} runs", ingest.rows());
         }
     }
-    let committed = ingest.stop();
+    let commits = ingest.stop();
     let mut client = cluster.connect("shop");
     let events = assert_all_exact(&mut client);
-    assert!(events as u64 >= committed, "{events} events, but {committed} were committed");
+    assert_kept(&mut client, &commits);
     println!(
         "{rounds} rounds: {} kills of the server, {} immediate shutdowns, {} kills of a worker, {} of a writer; \
          {events} events, {runs} runs, no difference",

@@ -1,5 +1,6 @@
 //! The harness itself: servers start, crash, come back, follow one another.
 
+use cluster_tests::ingest::copy;
 use cluster_tests::{Cluster, Sql, Stop, wait_for};
 
 #[test]
@@ -29,6 +30,18 @@ fn a_standby_follows_and_takes_over() {
     primary.stop(Stop::Immediate);
     standby.promote();
     client.run("INSERT INTO t VALUES (2)");
+    assert_eq!(client.value::<i64>("SELECT count(*) FROM t"), 2);
+}
+
+/// What fails at the end of its transaction is not taken for committed.
+#[test]
+fn a_copy_that_does_not_commit_is_an_error() {
+    let cluster = Cluster::start("");
+    let mut client = cluster.connect("postgres");
+    client.run("CREATE TABLE t (i int UNIQUE DEFERRABLE INITIALLY DEFERRED)");
+    assert_eq!(copy(&mut client, "t", ["1", "2"].into_iter().map(str::to_owned)).expect("a copy"), 2);
+    let error = copy(&mut client, "t", ["3", "3"].into_iter().map(str::to_owned)).expect_err("no commit");
+    assert_eq!(error.code().expect("an answer").code(), "23505", "{error}");
     assert_eq!(client.value::<i64>("SELECT count(*) FROM t"), 2);
 }
 

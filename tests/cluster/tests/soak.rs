@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use cluster_tests::ingest::{DAWDLE, EVENTS, Ingest};
+use cluster_tests::ingest::{DAWDLE, EVENTS, Ingest, rows};
 use cluster_tests::random::{Random, setting};
 use cluster_tests::{Cluster, Sql};
 use postgres::Client;
@@ -92,7 +92,7 @@ fn a_soak_loses_nothing_and_grows_nothing() {
         }
         memory.extend(scheduler_memory(&mut client));
     }
-    let inserted = ingest.stop();
+    let inserted = rows(&ingest.stop());
     stop.store(true, Ordering::SeqCst);
     let long_rows = long_writer.join().expect("the long writer does not panic");
     let (ddl_rows, dropped, refused) = ddl.join().expect("the partitions' thread does not panic");

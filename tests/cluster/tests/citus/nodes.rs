@@ -1,7 +1,7 @@
 //! Nodes that come, go and stand still, and which of them schedules.
 
 use cluster_tests::citus::{Citus, DEVICES, assert_complete, counted, insert};
-use cluster_tests::{Sql, Stop, available, extension_file, wait_for};
+use cluster_tests::{Cluster, Sql, Stop, available, extension_file, wait_for};
 
 #[test]
 fn a_node_that_is_down_delays_and_loses_nothing() {
@@ -137,6 +137,20 @@ fn a_coordinator_that_holds_shards_rolls_them_up() {
     assert_complete(&mut client, "devices");
 }
 
+/// Kills a node once its standby has all of it, and makes the standby a node that the others can reach.
+fn take_over(node: &Cluster, standby: &mut Cluster) {
+    let lsn: String = node.connect("postgres").value("SELECT pg_current_wal_insert_lsn()::text");
+    let mut reader = standby.connect("postgres");
+    wait_for("the standby has it", 30, || {
+        reader.value::<bool>(&format!("SELECT pg_last_wal_replay_lsn() >= '{lsn}'")).then_some(())
+    });
+    node.kill();
+    standby.stop(Stop::Fast);
+    standby.listen();
+    standby.resume();
+    standby.promote();
+}
+
 /// The standby of the coordinator takes over: it schedules, and goes on where the old one was.
 #[test]
 fn a_promoted_standby_of_the_coordinator_goes_on() {
@@ -151,16 +165,7 @@ fn a_promoted_standby_of_the_coordinator_goes_on() {
     wait_for("some runs", 30, || (counted(&mut client, "devices") == 200).then_some(()));
     let mut standby = citus.coordinator.standby();
     insert(&mut client, 50);
-    let lsn: String = client.value("SELECT pg_current_wal_flush_lsn()::text");
-    wait_for("the standby has it", 30, || {
-        let mut reader = standby.connect("postgres");
-        reader.value::<bool>(&format!("SELECT pg_last_wal_replay_lsn() >= '{lsn}'")).then_some(())
-    });
-    citus.coordinator.kill();
-    standby.stop(Stop::Fast);
-    standby.listen();
-    standby.resume();
-    standby.promote();
+    take_over(&citus.coordinator, &mut standby);
     let mut client = standby.connect("postgres");
     client.run(&format!("SELECT citus_set_coordinator_host('127.0.0.1', {})", standby.port()));
     client.run("SELECT recover_prepared_transactions()");
@@ -191,16 +196,7 @@ fn a_promoted_standby_of_a_worker_goes_on() {
     insert(&mut old, 50);
     old.run("BEGIN");
     insert(&mut old, 20);
-    let lsn: String = citus.worker(0).value("SELECT pg_current_wal_insert_lsn()::text");
-    wait_for("the standby has it", 30, || {
-        let mut reader = standby.connect("postgres");
-        reader.value::<bool>(&format!("SELECT pg_last_wal_replay_lsn() >= '{lsn}'")).then_some(())
-    });
-    citus.workers[0].kill();
-    standby.stop(Stop::Fast);
-    standby.listen();
-    standby.resume();
-    standby.promote();
+    take_over(&citus.workers[0], &mut standby);
     // Without the broken connections of before.
     let mut client = citus.client();
     client.run(&format!("SELECT citus_update_node({node}, '127.0.0.1', {})", standby.port()));
