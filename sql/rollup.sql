@@ -55,6 +55,7 @@ DECLARE
     total bigint := 0;
     -- What comes later is for the next call: under constant ingest there would be no end.
     head bigint := @extschema@.rollup_head(rollup_name);
+    head_time timestamptz := @extschema@.rollup_head_time(rollup_name);
     nodes integer[];
     heads bigint[];
 BEGIN
@@ -67,7 +68,9 @@ BEGIN
         total := total OPERATOR(pg_catalog.+) run.rows_written;
         RAISE NOTICE 'rollup "%": aggregated up to %, % rows written', rollup_name,
             COALESCE(run.window_end::pg_catalog.text, run.time_end::pg_catalog.text), total;
-        EXIT WHEN head IS NULL OR run.window_end OPERATOR(pg_catalog.>=) head AND NOT EXISTS (
+        EXIT WHEN run.time_end OPERATOR(pg_catalog.>=) head_time
+               OR head IS NULL AND head_time IS NULL
+               OR run.window_end OPERATOR(pg_catalog.>=) head AND NOT EXISTS (
             SELECT FROM ROWS FROM (pg_catalog.unnest(nodes), pg_catalog.unnest(heads)) AS h (group_id, last_id)
               LEFT JOIN @extschema@.rollup_node_positions p
                 ON p.rollup_name OPERATOR(pg_catalog.=) catch_up_rollup.rollup_name
@@ -138,6 +141,11 @@ AS 'MODULE_PATHNAME', 'rollup_ext_rollup_head' LANGUAGE C VOLATILE STRICT PARALL
 COMMENT ON FUNCTION rollup_head(text) IS
 'the last id drawn from the sequence of a rollup, committed or not; NULL for one that follows a time column or belongs to another role';
 
+CREATE FUNCTION rollup_head_time(rollup_name text) RETURNS timestamptz
+AS 'MODULE_PATHNAME', 'rollup_ext_rollup_head_time' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION rollup_head_time(text) IS
+'up to where a rollup that follows a time column could be aggregated now; NULL for one that follows ids or belongs to another role';
+
 CREATE VIEW rollup_progress WITH (security_invoker = true) AS
 SELECT r.name AS rollup_name,
        r.last_aggregated_id,
@@ -146,18 +154,28 @@ SELECT r.name AS rollup_name,
        pg_catalog.round(100.0 OPERATOR(pg_catalog.*) r.last_aggregated_id OPERATOR(pg_catalog./)
                         NULLIF(head.id, 0), 1) AS percent_done,
        pg_catalog.round(recent.ids OPERATOR(pg_catalog./) NULLIF(recent.seconds, 0)) AS ids_per_second,
+       r.last_aggregated_time,
+       head.at OPERATOR(pg_catalog.-) r.last_aggregated_time AS remaining_time,
        pg_catalog.make_interval(secs => pg_catalog.round(
-           (head.id OPERATOR(pg_catalog.-) r.last_aggregated_id) OPERATOR(pg_catalog.*) recent.seconds
-           OPERATOR(pg_catalog./) NULLIF(recent.ids, 0))::double precision) AS estimated_time_left
+           CASE WHEN r.time_column IS NULL
+                THEN (head.id OPERATOR(pg_catalog.-) r.last_aggregated_id) OPERATOR(pg_catalog.*) recent.seconds
+                     OPERATOR(pg_catalog./) NULLIF(recent.ids, 0)
+                ELSE EXTRACT(epoch FROM head.at OPERATOR(pg_catalog.-) r.last_aggregated_time) OPERATOR(pg_catalog.*)
+                     recent.seconds OPERATOR(pg_catalog./) NULLIF(recent.span, 0) END)::double precision)
+           AS estimated_time_left
   FROM @extschema@.rollups r
- CROSS JOIN LATERAL (SELECT @extschema@.rollup_head(r.name)) AS head (id)
+ CROSS JOIN LATERAL (
+       SELECT CASE WHEN r.time_column IS NULL THEN @extschema@.rollup_head(r.name) END,
+              CASE WHEN r.time_column IS NOT NULL THEN pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) r.lag END
+       ) AS head (id, at)
  CROSS JOIN LATERAL (
        SELECT pg_catalog.sum(run.window_end OPERATOR(pg_catalog.-) run.window_start OPERATOR(pg_catalog.+) 1),
-              pg_catalog.sum(pg_catalog.date_part('epoch', run.finished_at OPERATOR(pg_catalog.-) run.started_at)::numeric)
+              pg_catalog.sum(CASE WHEN pg_catalog.isfinite(run.time_start)
+                                  THEN EXTRACT(epoch FROM run.time_end OPERATOR(pg_catalog.-) run.time_start) END),
+              pg_catalog.sum(EXTRACT(epoch FROM run.finished_at OPERATOR(pg_catalog.-) run.started_at))
          FROM (SELECT * FROM @extschema@.rollup_runs
                 WHERE rollup_name OPERATOR(pg_catalog.=) r.name AND status OPERATOR(pg_catalog.=) 'succeeded'
-                ORDER BY run_id DESC LIMIT 10) run) AS recent (ids, seconds)
- WHERE r.id_sequence IS NOT NULL;
+                ORDER BY run_id DESC LIMIT 10) run) AS recent (ids, span, seconds);
 COMMENT ON VIEW rollup_progress IS 'how much of a backlog is left, and how long it will take at the pace of the last ten runs';
 COMMENT ON COLUMN rollup_progress.rollup_name IS 'name of the rollup';
 COMMENT ON COLUMN rollup_progress.last_aggregated_id IS 'position: every event up to this id is in the rollup, but for those passed over';
@@ -165,6 +183,8 @@ COMMENT ON COLUMN rollup_progress.head_id IS 'the last id drawn from the sequenc
 COMMENT ON COLUMN rollup_progress.remaining_ids IS 'ids between position and head';
 COMMENT ON COLUMN rollup_progress.percent_done IS 'position in percent of the head';
 COMMENT ON COLUMN rollup_progress.ids_per_second IS 'pace of the last ten runs while they ran';
+COMMENT ON COLUMN rollup_progress.last_aggregated_time IS 'with time_column, position: every event before this time is in the rollup';
+COMMENT ON COLUMN rollup_progress.remaining_time IS 'with time_column: from there to now, less the lag';
 COMMENT ON COLUMN rollup_progress.estimated_time_left IS 'time to aggregate what remains at that pace';
 GRANT SELECT ON rollup_progress TO PUBLIC;
 

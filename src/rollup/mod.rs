@@ -11,6 +11,7 @@ use crate::pg::rows::Rows;
 use crate::pg::varlena::{int8multirange, name, varlena};
 use crate::sql_function;
 
+pub mod batch;
 pub mod catalog;
 pub mod citus;
 pub mod definition;
@@ -256,5 +257,12 @@ sql_function!(rollup_head, |call| {
     // A role may see the rollups of another in rollup_status without acting for it.
     let sequence = rollup.check_owner().ok().and(rollup.id_sequence);
     let head = sequence.and_then(|s| catalog::internally(|| source::last_value(s)));
+    head.map_or_else(|| call.null(), Datum::from)
+});
+
+sql_function!(rollup_head_time, |call| {
+    let rollup = rollup_name(call).and_then(|name| catalog::get(&name)).or_raise();
+    let is_own = rollup.check_owner().is_ok();
+    let head = if is_own { window::time_head(&rollup).or_raise() } else { None };
     head.map_or_else(|| call.null(), Datum::from)
 });

@@ -160,10 +160,6 @@ fn check_combination(request: &Request) -> Result<()> {
         return Err(invalid(format!("batch_size must be positive, not {}", request.batch_size.unwrap_or(0)))
             .hint("It is the number of events that one run takes at most."));
     }
-    if request.batch_size.is_some() && request.time_column.is_some() {
-        return Err(Error::new(ERRCODE_FEATURE_NOT_SUPPORTED, "batch_size needs ids, not a time column")
-            .hint("Leave batch_size out, or follow the ids of a sequence."));
-    }
     check_lag(request.lag)?;
     if request.lag.is_some() && request.time_column.is_none() {
         return Err(invalid("lag goes with time_column")

@@ -7,17 +7,17 @@
 use crate::error::{Error, Result};
 use crate::pg::locks::{self, Writer};
 use crate::pg::{session, spi};
+use crate::rollup::batch;
 use crate::rollup::catalog::{self, Rollup};
 use crate::rollup::ids::Ids;
 use crate::rollup::nodes;
 use crate::rollup::passing;
-use crate::rollup::run::AsRollup;
 use crate::rollup::source;
 use crate::rollup::trust;
 use std::time::{Duration, Instant};
 
 use pgrx::PgSqlErrorCode::ERRCODE_INVALID_TRANSACTION_STATE;
-use pgrx::pg_sys::Oid;
+use pgrx::pg_sys::{self, Oid};
 
 /// How long the worker lets writers on other nodes of a Citus cluster end before it comes back at the next tick.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -169,7 +169,7 @@ pub fn next(rollup: &Rollup, writers: Writers) -> Result<Next> {
     if let Some(sequence) = rollup.id_sequence {
         trust::check_restart(rollup, sequence, file)?;
     }
-    let limit = share_batch(rollup, &mut elsewhere, end.max(start));
+    let limit = share_batch(rollup, &mut elsewhere, end.max(start))?;
     elsewhere.insert(0, NodeWindow { group: 0, window: Window { start, end: limit.max(start) } });
     Ok(Next { parts: elsewhere, complete, again, limit })
 }
@@ -205,52 +205,26 @@ fn await_writers(writers: &[Writer], patience: Option<Duration>) -> bool {
 
 /// Shortens the windows of other nodes, and the one of this node that goes up to `end`, so that a run takes at most
 /// `batch_size` events, with room for each of them. Returns where the latter has to end.
-fn share_batch(rollup: &Rollup, elsewhere: &mut [NodeWindow], end: Bound) -> Bound {
-    let (Some(mut room), Bound::Id(start), Bound::Id(position), Bound::Id(head)) =
-        (rollup.batch_size, rollup.settled(), rollup.position(), end)
-    else {
-        return end;
+fn share_batch(rollup: &Rollup, elsewhere: &mut [NodeWindow], end: Bound) -> Result<Bound> {
+    let Some(mut room) = rollup.batch_size else { return Ok(end) };
+    let (start, position, head) = match (rollup.settled(), rollup.position(), end) {
+        (Bound::Id(start), Bound::Id(position), Bound::Id(head)) => (start, position, head),
+        (Bound::Time(start), _, Bound::Time(to)) if start < to => {
+            return Ok(Bound::Time(batch::by_time(rollup, start, to, room)?));
+        }
+        _ => return Ok(end),
     };
     let mut left = elsewhere.iter().filter(|part| !part.window.is_empty()).count() as i64 + 1;
     for NodeWindow { window, .. } in elsewhere.iter_mut().filter(|part| !part.window.is_empty()) {
         let (Bound::Id(start), Bound::Id(end)) = (window.start, window.end) else { continue };
-        let (reached, events) = batch(rollup, start, end, &Ids::default(), (room / left).max(1));
+        let (reached, events) = batch::by_id(rollup, start, end, &Ids::default(), (room / left).max(1));
         window.end = Bound::Id(reached);
         room -= events;
         left -= 1;
     }
     // What was passed over comes first.
     let aggregated = Ids::between(start, position).minus(&catalog::passed_over(rollup));
-    Bound::Id(batch(rollup, start, head, &aggregated, room.max(1)).0)
-}
-
-/// Where a window has to end so that it has at most `size` events, and how many it has, apart from those with ids that
-/// do not count. Ids have gaps, so the span is found by counting in growing stretches; a stretch no longer than the
-/// room that is left always fits, because no id occurs twice.
-fn batch(rollup: &Rollup, start: i64, end: i64, except: &Ids, size: i64) -> (i64, i64) {
-    let column = pgrx::spi::quote_identifier(rollup.id_column.as_deref().unwrap_or_default());
-    let count = format!(
-        "SELECT pg_catalog.count(*) FROM {} \
-         WHERE {column} OPERATOR(pg_catalog.>) $1 AND {column} OPERATOR(pg_catalog.<=) $2{}",
-        rollup.source_name,
-        passing::and_not_among(&column, except),
-    );
-    let _session = AsRollup::new(rollup);
-    let (mut reached, mut room, mut span) = (start, size, size);
-    while reached < end && room > size / 8 {
-        session::check_for_interrupts();
-        let next = reached.saturating_add(span).min(end);
-        let args = [spi::int8(Some(reached)), spi::int8(Some(next))];
-        let events = spi::query_one(&count, &args, |row| row.int8(1)).flatten().unwrap_or(0);
-        if events > room && span > room {
-            span = room;
-            continue;
-        }
-        reached = next;
-        room -= events;
-        span = span.saturating_mul(2);
-    }
-    (reached, size - room)
+    Ok(Bound::Id(batch::by_id(rollup, start, head, &aggregated, room.max(1)).0))
 }
 
 /// The moment before which no event can appear any more: the start of the oldest transaction that is still running
@@ -321,4 +295,22 @@ pub fn column_time(bound: i64, clock_zone: Option<&str>) -> i64 {
     .flatten()
     // Infinite stays infinite.
     .unwrap_or(bound)
+}
+
+/// The moment at which the clock of a zone shows a reading; where it shows it twice, the second one, which is when
+/// [`column_time`] gets there.
+pub fn moment(reading: i64, clock_zone: &str) -> i64 {
+    let reading = spi::datum(pg_sys::TIMESTAMPOID, Some(pg_sys::Datum::from(reading)));
+    let args = [reading, spi::text(Some(clock_zone))];
+    let moment = || spi::query_one("SELECT timezone($2, $1)", &args, |row| row.timestamptz(1)).flatten();
+    catalog::internally(moment).unwrap_or(i64::MAX)
+}
+
+/// Up to where a run by hand could aggregate a rollup that follows a time column now, in microseconds since 2000-01-01
+/// UTC; `None` when it follows ids.
+pub fn time_head(rollup: &Rollup) -> Result<Option<i64>> {
+    match rollup.time_column {
+        Some(_) => catalog::internally(|| time_horizon(rollup)).map(Some),
+        None => Ok(None),
+    }
 }

@@ -618,6 +618,26 @@ fn a_backlog_is_worked_off_without_waiting_for_ticks() {
 }
 
 #[test]
+fn a_backlog_of_times_is_worked_off_in_batches_too() {
+    let cluster = Cluster::start(TOLD);
+    let mut client = cluster.database("shop");
+    client.run(
+        "CREATE TABLE events (at timestamptz DEFAULT now(), kind int);
+         INSERT INTO events SELECT '2026-01-01'::timestamptz + i * interval '1 minute', i % 3 FROM generate_series(1, 1000) i;
+         SELECT register_rollup('kinds', 'SELECT kind, count(*) FROM events GROUP BY 1', time_column => 'at',
+             schedule => '1 day', batch_size => 100)",
+    );
+    wait_for("all of it is aggregated", 30, || {
+        client.value::<bool>("SELECT COALESCE(sum(count), 0) = 1000 FROM kinds").then_some(())
+    });
+    assert_exact(&mut client);
+    let batches =
+        "SELECT (SELECT count(*) FROM events WHERE at >= time_start AND at < time_end) FROM rollup_runs";
+    let largest = format!("SELECT count(*) >= 10 AND max(count) <= 100 FROM ({batches}) AS batches");
+    assert!(client.value::<bool>(&largest));
+}
+
+#[test]
 fn a_changed_schedule_is_followed() {
     let cluster = Cluster::start(TOLD);
     let mut client = cluster.database("shop");

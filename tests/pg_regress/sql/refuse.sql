@@ -118,7 +118,7 @@ CREATE TABLE descending (id bigint GENERATED ALWAYS AS IDENTITY (INCREMENT -1), 
 SELECT attempt_query(format('SELECT k, count(*) FROM %s GROUP BY k', t))
   FROM unnest('{negated, halved, fractions, lettered, twice, cached, cycling, descending}'::text[]) t;
 SELECT attempt_query('SELECT k, count(*) FROM events GROUP BY k', ', time_column => ' || more) FROM unnest(ARRAY[
-    '''nothing''', '''''', '''k''', '''made''', '''at'', lag => ''-1 second''', '''at'', batch_size => 10']) more;
+    '''nothing''', '''''', '''k''', '''made''', '''at'', lag => ''-1 second''']) more;
 
 -- The other arguments.
 SELECT attempt_query('SELECT k, count(*) FROM events GROUP BY k', more) FROM unnest(ARRAY[
