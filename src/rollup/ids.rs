@@ -1,5 +1,6 @@
 //! Sets of ids, as ranges.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// A set of ids: sorted ranges, both ends included, that neither overlap nor touch.
@@ -125,6 +126,102 @@ impl fmt::Display for Ids {
     }
 }
 
+/// Ids that come one by one, in any order and more than once: a bit for each, in pages; a page that is complete takes
+/// no room.
+#[derive(Default)]
+pub struct Seen {
+    pages: BTreeMap<i64, Page>,
+    /// The page of the last id, taken out, and its number: the next id is likely to be there too.
+    current: Option<(i64, Page)>,
+}
+
+/// Whether each of [`Page::IDS`] ids was seen.
+enum Page {
+    Complete,
+    Some { seen: Box<[u64; Page::IDS as usize / 64]>, missing: u32 },
+}
+
+impl Page {
+    const IDS: i64 = 1 << 16;
+
+    fn new() -> Page {
+        Page::Some { seen: Box::new([0; Page::IDS as usize / 64]), missing: Page::IDS as u32 }
+    }
+
+    fn add(&mut self, offset: usize) {
+        let Page::Some { seen, missing } = self else { return };
+        let (word, bit) = (&mut seen[offset / 64], 1 << (offset % 64));
+        *missing -= u32::from(*word & bit == 0);
+        *word |= bit;
+        if *missing == 0 {
+            *self = Page::Complete;
+        }
+    }
+
+    /// The stretches that were seen, by their first offset and the one behind the last.
+    fn stretches(&self) -> impl Iterator<Item = (i64, i64)> {
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let first = self.next(at, true).filter(|first| *first < Page::IDS)?;
+            at = self.next(first, false).unwrap_or(Page::IDS);
+            Some((first, at))
+        })
+    }
+
+    /// The first offset from this one on that was seen, or was not.
+    fn next(&self, from: i64, is_seen: bool) -> Option<i64> {
+        let Page::Some { seen, .. } = self else { return is_seen.then_some(from) };
+        let mut at = from;
+        while at < Page::IDS {
+            let word = seen[at as usize / 64];
+            let wanted = if is_seen { word } else { !word } >> (at % 64);
+            if wanted != 0 {
+                return Some(at + i64::from(wanted.trailing_zeros()));
+            }
+            at = (at / 64 + 1) * 64;
+        }
+        None
+    }
+}
+
+impl Seen {
+    pub fn add(&mut self, id: i64) {
+        let number = id.div_euclid(Page::IDS);
+        if self.current.as_ref().is_none_or(|(current, _)| *current != number) {
+            self.put_back();
+            self.current = Some((number, self.pages.remove(&number).unwrap_or_else(Page::new)));
+        }
+        if let Some((_, page)) = &mut self.current {
+            page.add(id.rem_euclid(Page::IDS) as usize);
+        }
+    }
+
+    fn put_back(&mut self) {
+        self.pages.extend(self.current.take());
+    }
+
+    /// Those that were seen, as far as about so many ranges hold them.
+    pub fn first_ranges(mut self, most: usize) -> Ids {
+        self.put_back();
+        let mut ids = Ids::default();
+        for (number, page) in self.pages {
+            let start = number * Page::IDS;
+            for (first, behind) in page.stretches() {
+                let (first, last) = (start + first, start + (behind - 1));
+                match ids.0.last_mut() {
+                    Some(before) if before.1 + 1 == first => before.1 = last,
+                    _ => ids.0.push((first, last)),
+                }
+            }
+            if ids.0.len() > most {
+                break;
+            }
+        }
+        ids.0.truncate(most);
+        ids
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,6 +288,32 @@ mod tests {
         let ids = Ids::of([(3, 3), (100, 100), (10_000, 12_000), (12_002, 20_000)]);
         assert_eq!(ids.cover(32), Ids::of([(3, 100), (10_000, 20_000)]));
         assert_eq!(Ids::of([(1, 1), (50, 50), (99, 99)]).cover(32).0.len(), 3);
+    }
+
+    #[test]
+    fn what_was_seen_one_by_one_is_the_set_of_it() {
+        let seen = |ids: &mut dyn Iterator<Item = i64>| {
+            let mut seen = Seen::default();
+            ids.for_each(|id| seen.add(id));
+            seen
+        };
+        for (some, others) in samples().zip(samples().skip(7)) {
+            // Across the border of two pages, one of them below zero, and some of them twice.
+            for base in [0, -30, Page::IDS - 30, -Page::IDS - 30] {
+                let shift = |ids: &Ids| Ids::of(ids.0.iter().map(|r| (r.0 + base, r.1 + base)));
+                let (some, others) = (shift(&some), shift(&others));
+                let mut both = plain(&some).into_iter().rev().chain(plain(&others));
+                assert_eq!(seen(&mut both).first_ranges(100), some.union(&others));
+            }
+        }
+        let complete = seen(&mut (-1..3 * Page::IDS).rev().filter(|id| *id != Page::IDS + 63));
+        assert_eq!(complete.pages.values().filter(|page| matches!(page, Page::Complete)).count(), 2);
+        let ranges = Ids::of([(-1, Page::IDS + 62), (Page::IDS + 64, 3 * Page::IDS - 1)]);
+        assert_eq!(complete.first_ranges(2), ranges);
+        let sparse = seen(&mut (0..1000).map(|i| i * 1000));
+        assert_eq!(sparse.first_ranges(3), Ids::of([(0, 0), (1000, 1000), (2000, 2000)]));
+        let ends = seen(&mut [i64::MAX, i64::MIN, i64::MAX - 1].into_iter());
+        assert_eq!(ends.first_ranges(9), Ids::of([(i64::MIN, i64::MIN), (i64::MAX - 1, i64::MAX)]));
     }
 
     #[test]
