@@ -7,12 +7,20 @@ use super::call::Call;
 /// What a command is about to do to a table or partition.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Change {
-    /// It is dropped, detached, or no longer inherits.
-    Leaves(pg_sys::Oid),
-    Joins {
-        partition: pg_sys::Oid,
+    Leaves { partition: pg_sys::Oid, how: Departure },
+    Joins { partition: pg_sys::Oid, parent: pg_sys::Oid },
+}
+
+/// How a table or partition leaves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Departure {
+    Dropped,
+    Detached {
         parent: pg_sys::Oid,
+        concurrently: bool,
     },
+    /// It no longer inherits.
+    Disowned,
 }
 
 /// The changes that the command of a `ddl_command_start` event trigger is about to make; none when the function is
@@ -30,7 +38,9 @@ pub fn changes(call: Call) -> Vec<Change> {
             let statement = &*(tree as *mut pg_sys::DropStmt);
             if statement.removeType == pg_sys::ObjectType::OBJECT_TABLE {
                 for names in PgList::<pg_sys::List>::from_pg(statement.objects).iter_ptr() {
-                    found.extend(lookup(pg_sys::makeRangeVarFromNameList(names)).map(Change::Leaves));
+                    let table = lookup(pg_sys::makeRangeVarFromNameList(names));
+                    let leaves = |partition| Change::Leaves { partition, how: Departure::Dropped };
+                    found.extend(table.map(leaves));
                 }
             }
         } else if is_a(tree, pg_sys::NodeTag::T_AlterTableStmt) {
@@ -52,9 +62,11 @@ unsafe fn change(table: *const pg_sys::RangeVar, command: &pg_sys::AlterTableCmd
     unsafe {
         match command.subtype {
             AT_DetachPartition => {
-                lookup((*(command.def as *mut pg_sys::PartitionCmd)).name).map(Change::Leaves)
+                let detach = &*(command.def as *mut pg_sys::PartitionCmd);
+                let how = Departure::Detached { parent: lookup(table)?, concurrently: detach.concurrent };
+                Some(Change::Leaves { partition: lookup(detach.name)?, how })
             }
-            AT_DropInherit => lookup(table).map(Change::Leaves),
+            AT_DropInherit => Some(Change::Leaves { partition: lookup(table)?, how: Departure::Disowned }),
             AT_AttachPartition => {
                 let partition = lookup((*(command.def as *mut pg_sys::PartitionCmd)).name)?;
                 Some(Change::Joins { partition, parent: lookup(table)? })

@@ -99,6 +99,25 @@ pub fn keep(relation: pg_sys::Oid) {
     unsafe { pg_sys::LockRelationOid(relation, pg_sys::AccessShareLock as i32) };
 }
 
+/// How a relation is locked by a command that changes it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Hold {
+    /// Keeps writers out.
+    Unwritten,
+    /// Keeps everybody out.
+    Alone,
+}
+
+/// Waits until a relation is ours in this way, and keeps it so. Obeys `lock_timeout`, cancel and the deadlock detector.
+pub fn hold(relation: pg_sys::Oid, how: Hold) {
+    let mode = match how {
+        Hold::Unwritten => pg_sys::ShareLock,
+        Hold::Alone => pg_sys::AccessExclusiveLock,
+    };
+    // SAFETY: takes a lock until the end of the transaction, also on an id that no relation has any more.
+    unsafe { pg_sys::LockRelationOid(relation, mode as i32) };
+}
+
 /// Those of `writers` whose transaction has not ended.
 pub fn still_open(writers: &[Writer]) -> Vec<Writer> {
     // SAFETY: asks for the state of a virtual transaction id, without waiting.

@@ -276,6 +276,16 @@ pub fn query_one_as_seen<T>(sql: &str, args: &[Arg], read: impl FnMut(&Row) -> T
     rows(sql, args, Sight::Callers, read).pop()
 }
 
+/// As [`query_one`], but all that is committed now is seen above READ COMMITTED too; it can only read.
+pub fn query_one_of_now<T>(sql: &str, args: &[Arg], read: impl FnMut(&Row) -> T) -> Option<T> {
+    // SAFETY: a snapshot that is taken back after the statement; an error leaves through the transaction's abort.
+    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
+    let answer = query_one_as_seen(sql, args, read);
+    // SAFETY: as above.
+    unsafe { pg_sys::PopActiveSnapshot() };
+    answer
+}
+
 /// Parses and analyses a statement with parameters of these types without running it; raises what is wrong with it.
 pub fn check(sql: &str, parameter_types: &[pg_sys::Oid]) {
     let command = c_string(sql);

@@ -7,7 +7,8 @@ use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PgLogLevel};
 
 use crate::error::{Error, OrRaise, Result};
 use crate::pg::call::Call;
-use crate::pg::ddl::{self, Change};
+use crate::pg::ddl::{self, Change, Departure};
+use crate::pg::locks::{self, Hold};
 use crate::pg::rows::Rows;
 use crate::pg::session::{self, AsRole};
 use crate::pg::spi;
@@ -115,7 +116,7 @@ fn has_rows(rollup: &Rollup, table: Oid, side: Side) -> Result<bool> {
     let not = if side == Side::New { "NOT" } else { "" };
     let query = format!("SELECT 1 FROM {name} WHERE {not} ({condition}) LIMIT 1");
     let _owner = AsRole::owner(owner);
-    Ok(spi::query_one(&query, &[position], |_| ()).is_some())
+    Ok(spi::query_one_of_now(&query, &[position], |_| ()).is_some())
 }
 
 /// SQL that is true for the ids that are aggregated: up to $1, and up to a position of its own for each other node.
@@ -133,41 +134,136 @@ fn aggregated_ids(rollup: &Rollup, column: &str) -> String {
 
 /// Looks at a command that is about to run.
 fn guard(call: Call) -> Result<()> {
-    for change in ddl::changes(call) {
-        match change {
-            Change::Leaves(partition) => leaves(partition)?,
+    let mut changes = ddl::changes(call);
+    for change in &changes {
+        match *change {
+            // Reading may take long: without a lock at first, so that what is locked later is read in a moment.
+            Change::Leaves { partition, .. } => check_aggregated(partition)?,
             Change::Joins { partition, parent } => joins(partition, parent)?,
         }
+    }
+    changes.retain(|change| matches!(change, Change::Leaves { .. }));
+    if GUARD_PARTITIONS.get() && changes.iter().any(is_watched) {
+        // Whoever writes may commit rows until the command has its locks: it gets them now, and the names may mean
+        // something else once it has.
+        loop {
+            changes.iter().for_each(lock);
+            let mut now = ddl::changes(call);
+            now.retain(|change| matches!(change, Change::Leaves { .. }));
+            if now == changes {
+                break;
+            }
+            changes = now;
+        }
+        for change in &changes {
+            let Change::Leaves { partition, .. } = *change else { continue };
+            check_aggregated(partition)?;
+        }
+    }
+    for change in &changes {
+        let Change::Leaves { partition, .. } = *change else { continue };
+        note_departure(partition)?;
     }
     Ok(())
 }
 
-fn leaves(partition: Oid) -> Result<()> {
-    let is_partition = "SELECT true FROM pg_inherits WHERE inhrelid = $1 LIMIT 1";
-    let is_partition =
-        catalog::internally(|| spi::query_one(is_partition, &[spi::oid(Some(partition))], |_| ())).is_some();
-    if !is_partition {
-        return Ok(());
+fn is_partition(table: Oid) -> bool {
+    let query = "SELECT true FROM pg_inherits WHERE inhrelid = $1 LIMIT 1";
+    catalog::internally(|| spi::query_one(query, &[spi::oid(Some(table))], |_| ())).is_some()
+}
+
+/// Whether a change takes a partition away from a rollup.
+fn is_watched(change: &Change) -> bool {
+    match *change {
+        Change::Leaves { partition, .. } => {
+            is_partition(partition) && rollups_over(partition).is_ok_and(|rollups| !rollups.is_empty())
+        }
+        Change::Joins { .. } => false,
     }
-    let (_, partition_name) = owner(partition).unwrap_or_default();
-    for rollup in rollups_over(partition)? {
-        if matches!(rollup.kind, Kind::Declarative { .. }) && has_rows(&rollup, partition, Side::Old)? {
-            catalog::add_partition_left(&rollup.name, &partition_name);
+}
+
+/// Takes the locks that a command is about to take, in its order, if the caller may have them: parent, default
+/// partition, partition. What is written to directly below a partition is locked too.
+fn lock(change: &Change) {
+    let Change::Leaves { partition, how } = *change else { return };
+    let (parent, mode) = match how {
+        // It lets writers go on, so that nothing can be said about them.
+        Departure::Detached { concurrently: true, .. } => return,
+        Departure::Detached { parent, .. } => (Some(parent), Hold::Unwritten),
+        Departure::Dropped => (parent_of_partition(partition), Hold::Alone),
+        Departure::Disowned => (None, Hold::Unwritten),
+    };
+    let may_lock = match how {
+        Departure::Dropped => may_drop(partition),
+        Departure::Detached { parent, .. } => {
+            owner(parent).is_some_and(|(owner, _)| session::may_act_as(owner))
+        }
+        Departure::Disowned => owner(partition).is_some_and(|(owner, _)| session::may_act_as(owner)),
+    };
+    if !may_lock {
+        return;
+    }
+    if let Some(parent) = parent {
+        locks::hold(parent, Hold::Alone);
+        if matches!(how, Departure::Detached { .. }) {
+            default_partition(parent).into_iter().for_each(|default| locks::hold(default, Hold::Alone));
         }
     }
-    let names = behind(partition)?;
-    if names.is_empty() {
-        return Ok(());
+    locks::hold(partition, Hold::Alone);
+    for below in catalog::internally(|| source::with_partitions(partition)) {
+        if below != partition {
+            locks::hold(below, mode);
+        }
     }
-    let partition = partition_name;
+}
+
+fn parent_of_partition(table: Oid) -> Option<Oid> {
+    const PARENT: &str = "SELECT i.inhparent FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid \
+         WHERE i.inhrelid = $1 AND c.relispartition";
+    catalog::internally(|| spi::query_one(PARENT, &[spi::oid(Some(table))], |row| row.oid(1))).flatten()
+}
+
+fn default_partition(parent: Oid) -> Option<Oid> {
+    const DEFAULT: &str =
+        "SELECT partdefid FROM pg_partitioned_table WHERE partrelid = $1 AND partdefid <> 0";
+    catalog::internally(|| spi::query_one(DEFAULT, &[spi::oid(Some(parent))], |row| row.oid(1))).flatten()
+}
+
+/// A table is dropped by its owner or that of its schema.
+fn may_drop(table: Oid) -> bool {
+    const OWNERS: &str = "SELECT c.relowner, n.nspowner FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1";
+    let owners = catalog::internally(|| {
+        spi::query_one(OWNERS, &[spi::oid(Some(table))], |row| [row.oid(1), row.oid(2)])
+    });
+    owners.into_iter().flatten().flatten().any(session::may_act_as)
+}
+
+/// Refuses that a partition leaves while a rollup is behind with its rows.
+fn check_aggregated(partition: Oid) -> Result<()> {
+    let names = if is_partition(partition) { behind(partition)? } else { Vec::new() };
+    let Some(first) = names.first() else { return Ok(()) };
+    let (_, partition) = owner(partition).unwrap_or_default();
     let what = format!("partition \"{partition}\" has events that are not aggregated yet");
     let error = Error::new(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, what)
         .detail(format!("Behind: {}.", names.join(", ")));
     let cure = format!(
-        "SELECT run_rollup('{}'); first, or SET rollup_ext.guard_partitions = off; to lose them.",
-        names[0]
+        "SELECT run_rollup('{first}'); first, or SET rollup_ext.guard_partitions = off; to lose them."
     );
     refuse(error, &cure)
+}
+
+/// Remembers which rollups hold events of a partition that leaves.
+fn note_departure(partition: Oid) -> Result<()> {
+    if !is_partition(partition) {
+        return Ok(());
+    }
+    let (_, name) = owner(partition).unwrap_or_default();
+    for rollup in rollups_over(partition)? {
+        if matches!(rollup.kind, Kind::Declarative { .. }) && has_rows(&rollup, partition, Side::Old)? {
+            catalog::add_partition_left(&rollup.name, &name);
+        }
+    }
+    Ok(())
 }
 
 /// Refuses something that loses events; a warning when the setting says so.
