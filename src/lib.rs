@@ -24,7 +24,8 @@ extension_sql_file!("../sql/rollup.sql", name = "rollup", requires = ["catalog"]
 extension_sql_file!("../sql/live.sql", name = "live", requires = ["rollup"]);
 extension_sql_file!("../sql/retention.sql", name = "retention", requires = ["live"]);
 extension_sql_file!("../sql/replaced.sql", name = "replaced", requires = ["retention"]);
-extension_sql_file!("../sql/worker.sql", name = "worker", requires = ["replaced"]);
+extension_sql_file!("../sql/numbering.sql", name = "numbering", requires = ["replaced"]);
+extension_sql_file!("../sql/worker.sql", name = "worker", requires = ["numbering"]);
 
 /// Called by PostgreSQL when the library is loaded: defines the settings and, when preloaded,
 /// registers the launcher.

@@ -13,6 +13,7 @@ pub mod rows;
 pub mod session;
 pub mod snapshot;
 pub mod spi;
+pub mod trigger;
 pub mod typmod;
 pub mod varlena;
 pub mod wake;

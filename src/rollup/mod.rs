@@ -19,6 +19,7 @@ pub mod ids;
 pub mod live;
 pub mod manage;
 pub mod nodes;
+pub mod numbering;
 pub mod passing;
 pub mod register;
 pub mod replaced;

@@ -84,12 +84,12 @@ pub fn resolve(
         Order::Id { sequence, column } => {
             catalog::internally(|| {
                 source::check_sequence(sequence)?;
-                trust::check_origin(source, &column)
+                trust::check_origin(source, &column, Some(sequence))
             })?;
             Resolved { source, id_sequence: Some(sequence), id_column: Some(column) }
         }
         Order::Time { column } => {
-            catalog::internally(|| trust::check_origin(source, &column))?;
+            catalog::internally(|| trust::check_origin(source, &column, None))?;
             Resolved { source, id_sequence: None, id_column: None }
         }
     })

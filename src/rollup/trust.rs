@@ -8,40 +8,21 @@ use crate::error::{Error, Result};
 use crate::pg::spi;
 use crate::rollup::catalog::{self, Rollup};
 use crate::rollup::citus::{self, Placement};
+use crate::rollup::numbering;
 use crate::rollup::passing;
 use crate::rollup::run::AsRollup;
 use crate::rollup::source;
 
-/// The table, its partitions at any depth and its parents.
-const FAMILY: &str = "
-    WITH RECURSIVE partitions (oid) AS (
-        SELECT $1 UNION SELECT i.inhrelid FROM pg_inherits i JOIN partitions p ON i.inhparent = p.oid),
-    parents (oid) AS (
-        SELECT $1 UNION SELECT i.inhparent FROM pg_inherits i JOIN parents p ON i.inhrelid = p.oid)";
-
 /// Refuses a source whose rows get the values of the ordering `column` elsewhere: from the publisher of a logical
 /// replication subscription, whose transactions cannot be waited for, or from a default that a partition has of its
 /// own. Called under `catalog::internally`.
-pub fn check_origin(source: Oid, column: &str) -> Result<()> {
-    let subscriptions = format!(
-        "{FAMILY} SELECT s.subname::text FROM pg_subscription_rel sr JOIN pg_subscription s ON s.oid = sr.srsubid \
-         WHERE sr.srrelid IN (SELECT oid FROM partitions UNION SELECT oid FROM parents) LIMIT 1"
-    );
-    let subscription = spi::query_one(&subscriptions, &[spi::oid(Some(source))], |row| row.text(1)).flatten();
-    if let Some(subscription) = subscription {
-        return Err(Error::new(
-            ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!(
-                "rows of \"{}\" come by logical replication, from subscription \"{subscription}\"",
-                source::relation_name(source)
-            ),
-        )
-        .detail("They bring ids and times from another server, in the order of its commits.")
-        .hint("Register the rollup on the publisher, and replicate its target if it is needed here."));
-    }
+pub fn check_origin(source: Oid, column: &str, sequence: Option<Oid>) -> Result<()> {
+    numbering::check(source, column, sequence)?;
     const DEFAULT: &str = "(SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum)";
     let defaults = format!(
-        "{FAMILY} SELECT p.oid::regclass::text, {DEFAULT}, (SELECT {DEFAULT} FROM pg_attribute a \
+        "WITH RECURSIVE partitions (oid) AS (
+            SELECT $1 UNION SELECT i.inhrelid FROM pg_inherits i JOIN partitions p ON i.inhparent = p.oid)
+         SELECT p.oid::regclass::text, {DEFAULT}, (SELECT {DEFAULT} FROM pg_attribute a \
                    WHERE a.attrelid = $1 AND a.attname = $2) \
          FROM partitions p JOIN pg_attribute a ON a.attrelid = p.oid AND a.attname = $2 WHERE p.oid <> $1"
     );

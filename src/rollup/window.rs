@@ -105,12 +105,13 @@ pub fn observe(rollup: &Rollup) -> Result<Observation> {
             let head = Bound::Time(time_horizon(rollup)?);
             let writers = locks::writers(&relations).into_iter().filter(|writer| writer.pid == 0).collect();
             let column = rollup.time_column.as_deref().unwrap_or_default();
-            trust::check_origin(rollup.source, column)?;
+            trust::check_origin(rollup.source, column, None)?;
             return Ok(Observation { head, writers, sequence_file: Oid::INVALID });
         };
         let sequence_file = trust::sequence_file(sequence);
         let head = source::sequence_head(rollup, sequence)?;
-        trust::check_origin(rollup.source, rollup.id_column.as_deref().unwrap_or_default())?;
+        let column = rollup.id_column.as_deref().unwrap_or_default();
+        trust::check_origin(rollup.source, column, Some(sequence))?;
         Ok(Observation { head: Bound::Id(head), writers: locks::writers(&relations), sequence_file })
     })
 }

@@ -219,43 +219,6 @@ fn cancels_and_terminations_at_random_lose_and_double_nothing() {
 }
 
 #[test]
-fn a_table_filled_by_logical_replication_is_refused() {
-    let cluster = Cluster::start("wal_level = logical");
-    let mut publisher = cluster.database("publisher");
-    let mut client = cluster.database("subscriber");
-    for client in [&mut publisher, &mut client] {
-        client.run("CREATE TABLE events (id bigserial PRIMARY KEY, k int)");
-    }
-    client.run(
-        "SELECT register_rollup('by_k', 'SELECT k, count(*) FROM events GROUP BY k', schedule => '1 second')",
-    );
-    client.run("INSERT INTO events (k) VALUES (1)");
-    catches_up(&mut client, "by_k");
-    client.run("TRUNCATE events");
-    publisher.run("CREATE PUBLICATION p FOR TABLE events");
-    publisher.run("SELECT pg_create_logical_replication_slot('s', 'pgoutput')");
-    client.run(&format!(
-        "CREATE SUBSCRIPTION s CONNECTION 'host={} port=5432 user=postgres dbname=publisher' PUBLICATION p
-         WITH (create_slot = false, slot_name = 's')",
-        cluster.socket_directory().display()
-    ));
-    publisher.run("INSERT INTO events (k) SELECT 1 FROM generate_series(1, 10)");
-    wait_for("the rows arrive", 30, || {
-        client.value::<bool>("SELECT count(*) >= 10 FROM events").then_some(())
-    });
-    let error = client.fails("SELECT run_rollup('by_k')");
-    assert_eq!(error.code().code(), "55000");
-    assert!(error.message().contains("come by logical replication, from subscription \"s\""), "{error}");
-    let error = client.fails("SELECT register_rollup('again', 'SELECT count(*) FROM events')");
-    assert!(error.hint().is_some_and(|hint| hint.contains("on the publisher")), "{error}");
-    assert_eq!(position(&mut client, "by_k"), 1);
-    client.run(
-        "ALTER SUBSCRIPTION s DISABLE; ALTER SUBSCRIPTION s SET (slot_name = NONE); DROP SUBSCRIPTION s",
-    );
-    publisher.run("SELECT pg_drop_replication_slot('s')");
-}
-
-#[test]
 fn the_retention_of_pg_partman_waits_for_the_rollup() {
     if !available("pg_partman") {
         return;
