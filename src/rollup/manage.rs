@@ -124,10 +124,12 @@ pub fn drop(name: &str, drop_target: bool) -> Result<()> {
     let rollup = owned(name)?;
     let live = catalog::live_view(name);
     catalog::internally(|| {
-        spi::execute(
-            &catalog::sql("DELETE FROM @extschema@.rollups WHERE name = $1"),
-            &[spi::text(Some(name))],
-        )
+        // A run that just began finds the rollup locked, and is about to write that down.
+        let runs =
+            "SELECT FROM @extschema@.rollup_runs WHERE rollup_name = $1 AND status = 'running' FOR UPDATE";
+        spi::execute(&catalog::sql(runs), &[spi::text(Some(name))]);
+        let delete = "DELETE FROM @extschema@.rollups WHERE name = $1";
+        spi::execute(&catalog::sql(delete), &[spi::text(Some(name))])
     });
     if let Kind::Declarative { definition, target, .. } = rollup.kind {
         let (views, table) = catalog::internally(|| {
