@@ -111,6 +111,43 @@ fn time_windows_end_before_the_oldest_transaction_of_all_nodes() {
     });
 }
 
+/// Where a batch ends is asked over all shards, whichever node the events came through.
+#[test]
+fn a_backlog_of_times_is_taken_in_batches_over_all_shards() {
+    if !available("citus") {
+        return;
+    }
+    let citus = Citus::start();
+    let mut client = citus.client();
+    client.run(
+        "CREATE TABLE views (tenant_id int, view_time timestamptz DEFAULT now());
+         SELECT create_distributed_table('views', 'tenant_id');
+         SELECT register_rollup('tenants', 'SELECT tenant_id, count(*) AS events FROM views GROUP BY 1',
+             time_column => 'view_time', batch_size => 100);",
+    );
+    for (node, mut client) in [client, citus.worker(0), citus.worker(1)].into_iter().enumerate() {
+        client.run(&format!(
+            "INSERT INTO views SELECT i % 20, '2026-01-01'::timestamptz + i * interval '7 seconds' + {node} * interval '1 hour'
+               FROM generate_series(1, 500) i"
+        ));
+    }
+    let mut client = citus.client();
+    client.run("CALL catch_up_rollup('tenants')");
+    assert_eq!(client.value::<i64>("SELECT sum(events)::bigint FROM tenants"), 1500);
+    assert_eq!(client.lines("SELECT * FROM verify_rollup('tenants')"), Vec::<String>::new());
+    let windows = client.lines("SELECT time_start, time_end FROM rollup_runs ORDER BY run_id");
+    let sizes: Vec<i64> = windows
+        .iter()
+        .map(|window| {
+            let (start, end) = window.split_once('|').expect("two times");
+            client.value(&format!(
+                "SELECT count(*) FROM views WHERE view_time >= '{start}' AND view_time < '{end}'"
+            ))
+        })
+        .collect();
+    assert!(sizes.len() >= 15 && sizes.iter().all(|size| *size <= 100), "{sizes:?}");
+}
+
 /// Tables that are not distributed can be written on every node too, as soon as every node knows them.
 #[test]
 fn reference_tables_local_tables_and_schemas_have_writers_on_every_node() {
