@@ -81,10 +81,16 @@ END $$;
 COMMENT ON PROCEDURE catch_up_rollup(text) IS
 'runs a rollup until it has come to where its events were when it was called, each batch a transaction of its own; what is done stays done when it is cancelled';
 
-CREATE FUNCTION rollup_node_heads(rollup_name text, OUT group_id integer, OUT last_id bigint) RETURNS SETOF record
+CREATE FUNCTION rollup_node_heads(
+    rollup_name            text,
+    OUT group_id           integer,
+    OUT last_id            bigint,
+    OUT last_aggregated_id bigint,
+    OUT lag_ids            bigint)
+RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'rollup_ext_rollup_node_heads' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION rollup_node_heads(text) IS
-'on Citus: the last id that each other node has drawn for the events of a rollup, as rollup_node_positions has the last one aggregated; 0 when none was';
+'on Citus: for each other node the last id that it has drawn for the events of a rollup (0 when none was), the last one aggregated, and how many lie between them; asks every node';
 
 CREATE FUNCTION pause_rollup(rollup_name text) RETURNS void
 AS 'MODULE_PATHNAME', 'rollup_ext_pause_rollup' LANGUAGE C VOLATILE PARALLEL UNSAFE;

@@ -121,9 +121,10 @@ sql_function!(rollup_node_heads, |call| {
     };
     let heads = heads().or_raise();
     let mut rows = Rows::of(call);
-    for (group, head) in heads {
-        // SAFETY: an integer and a bigint, as declared.
-        unsafe { rows.put([Some(Datum::from(group)), Some(Datum::from(head))]) };
+    for head in heads {
+        let ids = [head.id, head.position, head.lag()].map(|id| Some(Datum::from(id)));
+        // SAFETY: an integer and three bigints, as declared.
+        unsafe { rows.put([Some(Datum::from(head.group)), ids[0], ids[1], ids[2]]) };
     }
     call.null()
 });

@@ -139,19 +139,34 @@ pub fn windows_elsewhere(rollup: &Rollup, patience: Option<Duration>) -> Result<
 
 /// Whether other nodes have drawn ids that the rollup has not aggregated yet.
 pub fn has_news_elsewhere(rollup: &Rollup) -> Result<bool> {
-    let positions = Positions::of(rollup);
-    Ok(heads(rollup)?.into_iter().any(|(group, head)| head > positions.of_group(group)))
+    Ok(heads(rollup)?.iter().any(|head| head.lag() > 0))
 }
 
-/// The groups of the other nodes, and the last id that each has drawn, whoever may still be writing; 0 for none.
-pub fn heads(rollup: &Rollup) -> Result<Vec<(i32, i64)>> {
+/// How far another node has come, and the rollup with what it has inserted.
+pub struct Head {
+    pub group: i32,
+    /// The last id that it has drawn; 0 for none.
+    pub id: i64,
+    pub position: i64,
+}
+
+impl Head {
+    /// How many ids lie between the two.
+    pub fn lag(&self) -> i64 {
+        (self.id - self.position).max(0)
+    }
+}
+
+/// Where the groups of the other nodes are, whoever may still be writing.
+pub fn heads(rollup: &Rollup) -> Result<Vec<Head>> {
+    let positions = Positions::of(rollup);
     let is_shared = rollup.id_sequence.is_some() && catalog::internally(|| citus::is_shared(rollup.source));
     let answers = if is_shared { ask_about_writers(rollup, "rollup_source_head(")? } else { Vec::new() };
     let head = |answer: Answer| (answer.group, answer.answer.and_then(|head| head.parse().ok()).unwrap_or(0));
     let mut heads: Vec<_> = answers.into_iter().map(head).collect();
     let present = heads.iter().map(|(group, _)| *group).collect();
-    heads.extend(left_behind(rollup, &Positions::of(rollup), is_shared, &present)?);
-    Ok(heads)
+    heads.extend(left_behind(rollup, &positions, is_shared, &present)?);
+    Ok(heads.into_iter().map(|(group, id)| Head { group, id, position: positions.of_group(group) }).collect())
 }
 
 /// The groups of nodes that are no more, or are down and disabled, and the last of their events that the rollup has
@@ -206,8 +221,8 @@ pub fn keep_positions(name: &str) {
 
 /// Takes what other nodes have inserted so far for aggregated, as `start_from => 'now'` says.
 pub fn start_now(rollup: &Rollup) -> Result<()> {
-    for (group, head) in heads(rollup)? {
-        catalog::set_node_position(&rollup.name, group, head.max(before_first_id(group)));
+    for Head { group, id, .. } in heads(rollup)? {
+        catalog::set_node_position(&rollup.name, group, id.max(before_first_id(group)));
     }
     Ok(())
 }

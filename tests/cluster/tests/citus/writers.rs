@@ -19,8 +19,11 @@ fn events_come_in_through_every_node() {
     client.run("SELECT incremental_rollup_window('windows')");
     insert(&mut citus.worker(0), 300);
     insert(&mut citus.worker(1), 200);
+    let lags = "SELECT lag_ids FROM rollup_node_heads('devices') ORDER BY group_id";
+    assert_eq!(client.lines(lags), ["300", "200"]);
     client.run("SELECT run_rollup('devices')");
     assert_complete(&mut client, "devices");
+    assert_eq!(client.lines(lags), ["0", "0"]);
     let nodes: i64 = client.value("SELECT count(*) FROM rollup_node_positions WHERE rollup_name = 'devices'");
     assert_eq!(nodes, 2);
 
