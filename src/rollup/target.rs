@@ -6,9 +6,10 @@ use pgrx::spi::quote_identifier;
 use pgrx::{PgLogLevel, PgSqlErrorCode};
 
 use crate::error::{Error, Result};
+use crate::pg::session::WithSettings;
 use crate::pg::spi;
-use crate::rollup::catalog;
 use crate::rollup::definition::Definition;
+use crate::rollup::{catalog, citus};
 
 /// The table of this name, if there is one: its oid.
 pub fn find(name: &str) -> Option<Oid> {
@@ -154,6 +155,13 @@ fn check_unique_key(target: Oid, name: &str, definition: &Definition) -> Result<
 
 /// Whether the table has rows.
 pub fn has_rows(name: &str) -> bool {
+    // For the rest of the transaction Citus goes to a shard over the connection that has been there. Unless each shard
+    // gets one of its own, a quick look into all of them leaves a run one connection for all shards of a node.
+    let settings: &[_] = match catalog::internally(citus::is_installed) {
+        true => &[("citus.force_max_query_parallelization", "on")],
+        false => &[],
+    };
+    let _session = WithSettings::new(settings);
     spi::query_one(&format!("SELECT 1 FROM {name} LIMIT 1"), &[], |_| ()).is_some()
 }
 

@@ -1,7 +1,7 @@
 //! Where targets live, and what is pushed down to the shards.
 
 use cluster_tests::citus::{Citus, DEVICES, assert_complete, counted, insert};
-use cluster_tests::{Sql, available};
+use cluster_tests::{Sql, available, wait_for};
 
 #[test]
 fn targets_live_beside_their_events() {
@@ -69,6 +69,33 @@ fn the_example_of_the_readme_is_pushed_down() {
     let mut client = citus.client();
     let lines = client.lines(&example.join("\n"));
     assert!(lines.iter().any(|line| line == "Citus: pushed down to the shards"), "{lines:?}");
+}
+
+/// A first run has looked into the target before: that must not tie all shards of a node to one connection.
+#[test]
+fn the_shards_of_a_node_are_filled_at_the_same_time() {
+    if !available("citus") {
+        return;
+    }
+    let citus = Citus::start();
+    let mut client = citus.client();
+    client.run(
+        "CREATE FUNCTION slowly(bigint) RETURNS bigint LANGUAGE plpgsql IMMUTABLE AS
+             $$ BEGIN PERFORM pg_sleep(0.05); RETURN $1; END $$;
+         SELECT register_rollup('slow', 'SELECT customer_id, sum(slowly(device_id)) AS devices, count(*) AS events
+             FROM events GROUP BY 1')",
+    );
+    insert(&mut client, 400);
+    std::thread::scope(|scope| {
+        // A session that has a connection to each node: the look into the target takes no time to open more.
+        let run = scope.spawn(|| client.run("SELECT run_rollup('slow')"));
+        wait_for("all four shards of a node at once", 20, || {
+            let at_work = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+            (citus.worker(0).value::<i64>(at_work) == 4).then_some(())
+        });
+        run.join().expect("the run succeeds");
+    });
+    assert_complete(&mut client, "slow");
 }
 
 /// A group key without the distribution column needs a target that is there before, and the groups are pulled to the
