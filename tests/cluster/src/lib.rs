@@ -134,12 +134,13 @@ impl Cluster {
 
     /// SIGKILL to the postmaster: what a crash of the machine's power supply leaves is on disk.
     pub fn kill(&self) {
-        self.kill_process(self.postmaster());
+        assert!(self.kill_process(self.postmaster()), "the postmaster is gone");
     }
 
-    /// SIGKILL to one process of the server: the postmaster then restarts all the others.
-    pub fn kill_process(&self, pid: i32) {
-        run(server_command("kill").arg("-KILL").arg(pid.to_string()));
+    /// SIGKILL to one process of the server: the postmaster then restarts all the others. Whether it was still there.
+    pub fn kill_process(&self, pid: i32) -> bool {
+        let output = server_command("kill").arg("-KILL").arg(pid.to_string()).output().expect("kill runs");
+        output.status.success()
     }
 
     /// Process id of the postmaster.

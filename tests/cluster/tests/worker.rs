@@ -362,7 +362,7 @@ fn the_crash_of_a_job_is_counted_and_loses_nothing() {
     insert(&mut client, 10);
     let pid = job(&mut client, "slow");
     client.run("UPDATE nap SET seconds = 0");
-    cluster.kill_process(pid);
+    assert!(cluster.kill_process(pid), "the job is there");
     wait_for("the connection breaks", 20, || client.batch_execute("SELECT 1").err());
     let mut client = wait_for("the server comes back", 20, || cluster.try_connect("shop").ok());
     catches_up(&mut client, "slow");
