@@ -36,6 +36,7 @@ pub extern "C-unwind" fn _PG_init() {
     // SAFETY: a PostgreSQL process has one thread, and nothing else of it reads the environment now.
     unsafe { std::env::set_var("RUST_LIB_BACKTRACE", "0") };
     sketches::on_out_of_memory(error::out_of_memory);
+    pg::cpu::suit();
     settings::define();
     worker::register();
 }

@@ -124,7 +124,8 @@ fn left_out(sketch: &[u8], input: &[u8]) -> bool {
 
 fn merged(left: &[u8], right: &[u8]) -> Vec<u8> {
     let mut sketch = Sketch::from_stored(&valid(left)).unwrap();
-    sketch.merge(&valid(right)).unwrap();
+    valid(right);
+    sketch.merge_bytes(right).unwrap();
     sketch.to_bytes()
 }
 

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use hyperloglogplus::{HyperLogLog, HyperLogLogPlus};
 use proptest::prelude::*;
-use sketches::hll::{self, Body, Params, Sketch, Stored, code, murmur, params, registers, v1};
+use sketches::hll::{self, Body, Corrupt, Params, Sketch, Stored, code, murmur, params, registers, v1};
 
 /// Passes a 64-bit hash on unchanged.
 #[derive(Clone, Default)]
@@ -208,6 +208,24 @@ proptest! {
     }
 
     #[test]
+    fn few_entries_into_registers(log2m in 0u8..=18, hashes in hashes(8), low in any::<bool>(), flip: Option<prop::sample::Index>) {
+        // Half of the sketches have indexes that need a rank.
+        let hashes = hashes.iter().map(|hash| if low { hash & (u64::MAX << 44 | 1) } else { *hash });
+        let mut bytes = bytes_of(wide(log2m), hashes);
+        if let Some(flip) = flip {
+            let bit = flip.index(8 * bytes.len());
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+        check_into_registers(log2m, &bytes);
+    }
+
+    #[test]
+    fn random_entries_into_registers(log2m in 0u8..=18, count in 0u8..6, body in prop::collection::vec(any::<u8>(), 0..20)) {
+        let [shape, hints] = Sketch::new(wide(log2m)).to_bytes()[1..] else { unreachable!("a header has three bytes") };
+        check_into_registers(log2m, &[vec![0x23, shape, hints, count], body].concat());
+    }
+
+    #[test]
     fn random_bytes_are_an_error_or_a_sketch(kind in 0u8..=5, shape: u8, hints in 0u8..128, body in prop::collection::vec(any::<u8>(), 0..200)) {
         let mut bytes = vec![0x20 | kind, shape, hints];
         bytes.extend(body);
@@ -223,6 +241,16 @@ fn check(bytes: &[u8]) {
     if stored.validate().is_ok() {
         assert_eq!(merged.unwrap().to_bytes(), bytes);
     }
+}
+
+/// The bytes reach registers as their entries do one by one, and only when they are valid.
+fn check_into_registers(log2m: u8, bytes: &[u8]) {
+    let registers = |merge: fn(&mut Sketch, &[u8]) -> Result<(), Corrupt>| {
+        let mut dense = Sketch::new(wide(log2m));
+        dense.make_dense();
+        merge(&mut dense, bytes).map(|()| dense.to_bytes())
+    };
+    assert_eq!(registers(Sketch::merge_bytes), registers(|dense, bytes| dense.merge(&Stored::parse(bytes)?)));
 }
 
 #[test]

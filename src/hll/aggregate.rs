@@ -1,7 +1,7 @@
 //! The aggregates `hll_add_agg` and `hll_union_agg`: a state is a block of words, small for small groups.
 
 use pgrx::pg_sys::Datum;
-use sketches::hll::{Body, Grow, Params, State, Stored, cardinality};
+use sketches::hll::{Body, Corrupt, Grow, Params, State, cardinality};
 
 use super::{corrupt, settings, stored, value};
 use crate::error::OrRaise;
@@ -73,15 +73,15 @@ sql_function!(
             return if call.is_null(0) { call.null() } else { call.datum(0) };
         }
         let bytes = call.bytes(1);
-        let sketch = stored(&bytes);
         let mut state = if call.is_null(0) {
+            let sketch = stored(&bytes);
             let mut state = Words::alloc(call.aggregate_context(), State::words_for(&sketch));
             State::init(state.words_mut(), sketch.params);
             state
         } else {
             call.words(0)
         };
-        while let Some(grow) = merge(&mut state, &sketch) {
+        while let Some(grow) = merged(State::resume(state.words_mut()).merge_bytes(&bytes)) {
             state = moved(call, state, grow);
         }
         state.datum()
@@ -89,8 +89,8 @@ sql_function!(
 );
 
 #[inline]
-fn merge(state: &mut Words, sketch: &Stored) -> Option<Grow> {
-    State::resume(state.words_mut()).merge(sketch).unwrap_or_else(|error| corrupt(error).raise())
+fn merged(result: Result<Option<Grow>, Corrupt>) -> Option<Grow> {
+    result.unwrap_or_else(|error| corrupt(error).raise())
 }
 
 sql_function!(
@@ -139,7 +139,7 @@ sql_function!(
         }
         let mut state = Words::alloc_here(State::words_for(&sketch));
         State::init(state.words_mut(), sketch.params);
-        while let Some(grow) = merge(&mut state, &sketch) {
+        while let Some(grow) = merged(State::resume(state.words_mut()).merge(&sketch)) {
             let mut larger = Words::alloc_here(grow.words);
             State::resume(state.words_mut()).move_to(larger.words_mut(), grow);
             state = larger;

@@ -4,6 +4,7 @@ pub mod aggregate;
 pub mod any;
 pub mod background;
 pub mod call;
+pub mod cpu;
 pub mod ddl;
 pub mod hooks;
 pub mod locks;

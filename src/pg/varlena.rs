@@ -17,7 +17,7 @@ pub struct Bytes {
 impl Bytes {
     /// # Safety
     /// `datum` is a non-NULL value of a varlena type that stays valid while the call lasts.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn from_datum(datum: Datum) -> Self {
         // SAFETY: by contract a varlena; a packed (short) header needs no copy.
         unsafe {

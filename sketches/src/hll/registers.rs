@@ -2,6 +2,8 @@
 //!
 //! The same words are stored, in little-endian order.
 
+use std::sync::OnceLock;
+
 use super::params::dense_words;
 
 /// 64-bit words that hold the registers.
@@ -21,8 +23,28 @@ pub fn raise(words: &mut [u64], (index, rank): (usize, u8)) {
     }
 }
 
+/// [`merge_stored`], compiled for the processor at hand.
+pub type Merge = fn(&mut [u64], &[u8]);
+
+static MERGE: OnceLock<Merge> = OnceLock::new();
+
+/// Says how registers are to be merged: by [`merge_stored`], inlined where more of the processor may be used.
+pub fn merge_by(merge: Merge) {
+    MERGE.get_or_init(|| merge);
+}
+
 /// Merges stored registers (bytes of 32-bit words) of the same precision.
+#[inline]
 pub fn merge(words: &mut [u64], stored: &[u8]) {
+    match MERGE.get() {
+        Some(merge) => merge(words, stored),
+        None => merge_stored(words, stored),
+    }
+}
+
+/// The same for any processor.
+#[inline(always)]
+pub fn merge_stored(words: &mut [u64], stored: &[u8]) {
     let mut pairs = stored.chunks_exact(8);
     for (word, pair) in words.iter_mut().zip(&mut pairs) {
         *word = max(*word, u64::from_le_bytes(pair.try_into().expect("eight bytes")));
@@ -40,7 +62,7 @@ pub fn merge_words(words: &mut [u64], other: &[u64]) {
 }
 
 /// The larger of each pair of registers in two words.
-#[inline]
+#[inline(always)]
 fn max(a: u64, b: u64) -> u64 {
     // Lanes 0, 2, 4 and lanes 1, 3 of each half, so that a clear bit above each lane takes the borrow.
     const EVEN: u64 = 0x3f03_f03f_3f03_f03f;
@@ -51,7 +73,7 @@ fn max(a: u64, b: u64) -> u64 {
 }
 
 /// `top` has, for each lane of `mask`, the bit above it.
-#[inline]
+#[inline(always)]
 fn lanes(a: u64, b: u64, mask: u64, top: u64) -> u64 {
     let (a, b) = (a & mask, b & mask);
     let a_wins = ((a | top) - b) & top;

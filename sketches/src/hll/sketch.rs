@@ -44,6 +44,13 @@ impl Sketch {
         Ok(())
     }
 
+    pub fn merge_bytes(&mut self, other: &[u8]) -> Result<(), Corrupt> {
+        while let Some(grow) = self.state().merge_bytes(other)? {
+            self.grow(grow);
+        }
+        Ok(())
+    }
+
     pub fn merge_sketch(&mut self, other: &mut Sketch) {
         while let Some(grow) = self.state().merge_state(&other.state()) {
             self.grow(grow);

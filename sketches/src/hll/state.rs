@@ -256,11 +256,18 @@ impl<'a> State<'a> {
         match other.body {
             Body::Undefined => self.make_undefined(),
             Body::Empty => {}
-            Body::Sparse { count, .. } if self.is_dense() || count <= self.tail_room() => {
+            Body::Sparse { .. } if self.is_dense() => {
+                let registers = &mut self.words[1..];
+                other.entries(|entry| {
+                    let entry = if from == to { entry } else { code::fold(entry, from, to) };
+                    registers::raise(registers, code::register(entry, to));
+                })?;
+            }
+            Body::Sparse { count, .. } if count <= self.tail_room() => {
                 let mut grow = Ok(());
                 other.entries(|entry| {
                     if grow.is_ok() {
-                        grow = self.add_entry(if from == to { entry } else { code::fold(entry, from, to) });
+                        grow = self.push(if from == to { entry } else { code::fold(entry, from, to) });
                     }
                 })?;
                 return Ok(grow.err());
@@ -280,6 +287,25 @@ impl<'a> State<'a> {
             Body::Dense(bytes) => self.raise_all(registers::iter_stored(bytes, from), from),
         }
         Ok(None)
+    }
+
+    /// Merges stored bytes, as [`State::merge`] does.
+    #[inline]
+    pub fn merge_bytes(&mut self, bytes: &[u8]) -> Result<Option<Grow>, Corrupt> {
+        if self.merge_few(bytes) { Ok(None) } else { self.merge(&Stored::parse(bytes)?) }
+    }
+
+    /// The case that decides how long a union over many small sketches takes: few entries into registers of the same
+    /// parameters. `false` leaves all others, corrupt bytes too, to [`State::merge`].
+    #[inline]
+    fn merge_few(&mut self, bytes: &[u8]) -> bool {
+        let [head, registers @ ..] = &mut *self.words else { unreachable!("a state has a head") };
+        let params = (*head >> PARAMS_SHIFT) as u16 & 0x7fff;
+        let log2m = params as u8 & 31;
+        *head & DENSE != 0
+            && stored::few_entries(bytes, params, |entry| {
+                registers::raise(registers, code::register(entry, log2m));
+            })
     }
 
     /// Merges another state, as [`State::merge`] does.
@@ -306,16 +332,6 @@ impl<'a> State<'a> {
                 .for_each(|&entry| registers::raise(&mut self.words[1..], code::register(entry, to)));
         }
         None
-    }
-
-    #[inline]
-    fn add_entry(&mut self, entry: u64) -> Result<(), Grow> {
-        if self.is_dense() {
-            let log2m = self.params().log2m;
-            registers::raise(&mut self.words[1..], code::register(entry, log2m));
-            return Ok(());
-        }
-        self.push(entry)
     }
 
     fn raise_all(&mut self, registers: impl Iterator<Item = u8>, from: u8) {

@@ -137,6 +137,56 @@ impl<'a> Stored<'a> {
     }
 }
 
+/// Passes the entries of a sparse sketch to `each` if it has these parameters and its list fits two words, as most lists of a
+/// rollup do. `false` if not, or if it is corrupt, when some entries may have been passed.
+#[inline]
+pub(crate) fn few_entries(bytes: &[u8], params: u16, mut each: impl FnMut(u64)) -> bool {
+    let (Some(&first), Some(&last)) = (bytes.first_chunk::<4>(), bytes.last_chunk()) else { return false };
+    let [shape, hints] = params.to_le_bytes();
+    if first[..3] != [VERSION << 4 | SPARSE, shape, hints] {
+        return false;
+    }
+    let (count, len, last) = (first[3] as usize, bytes.len() - 4, u64::from_le_bytes(last));
+    let mut words = match (len, bytes[4..].first_chunk()) {
+        (..=8, _) => [last >> (64 - 8 * len), 0],
+        (..=16, Some(&eight)) => [u64::from_le_bytes(eight), last >> (128 - 8 * len)],
+        _ => return false,
+    };
+    let log2m = shape & 31;
+    let bits = sparse_bits(log2m);
+    if count == 0 || count > max_sparse(log2m).min(127) {
+        return false;
+    }
+    let k = rice::parameter(bits, count);
+    let (mut next, mut used) = (0, 0);
+    let mut skip = |words: &mut [u64; 2], bits: u32| {
+        *words = [words[0] >> bits | words[1] << 1 << (63 - bits), words[1] >> bits];
+        used += bits;
+    };
+    for _ in 0..count {
+        let quotient = words[0].trailing_zeros();
+        if quotient + 1 + k > 63 {
+            return false;
+        }
+        let index = next + ((quotient as u64) << k | words[0] >> quotient >> 1 & ((1 << k) - 1));
+        skip(&mut words, quotient + 1 + k);
+        if index >> bits != 0 {
+            return false;
+        }
+        let mut rank = 0;
+        if code::needs_rank(index, log2m) {
+            rank = words[0] & 63;
+            skip(&mut words, 6);
+            if rank == 0 || rank > code::max_rank(log2m) {
+                return false;
+            }
+        }
+        each(code::new(index, rank));
+        next = index + 1;
+    }
+    words == [0, 0] && used.div_ceil(8) as usize == len
+}
+
 /// Writes the header.
 pub(crate) fn write_header(out: &mut [u8], kind: u8, params: Params) {
     let [shape, hints] = params.to_bits().to_le_bytes();
