@@ -116,8 +116,16 @@ fn rename(rollup: &Rollup, new_name: &str) -> Result<()> {
             spi::execute(&format!("ALTER VIEW {view} RENAME TO {new_view}"), &[]);
         }
     }
+    await_runs(&rollup.name);
     catalog::update(&rollup.name, "name", spi::text(Some(new_name)));
     Ok(())
+}
+
+/// A run that just began finds its rollup locked, and is about to write that down: waits until it has, before the rows
+/// of the rollup are locked all together.
+fn await_runs(name: &str) {
+    let runs = "SELECT FROM @extschema@.rollup_runs WHERE rollup_name = $1 AND status = 'running' FOR UPDATE";
+    catalog::internally(|| spi::execute(&catalog::sql(runs), &[spi::text(Some(name))]));
 }
 
 pub fn drop(name: &str, drop_target: bool) -> Result<()> {

@@ -150,12 +150,12 @@ fn missing(rollup: &Rollup, ids: &Ids) -> Ids {
     ids.minus(&seen.first_ranges(MOST_RANGES + 1))
 }
 
-/// SQL for the condition that an id is none of some others; empty when there are none.
+/// SQL for the condition that an id is none of some others; empty when there are none. Turned round, it is one that an
+/// index finds.
 pub fn and_not_among(column: &str, ids: &Ids) -> String {
-    if ids.is_empty() { String::new() } else { format!(" AND NOT {}", among(column, ids)) }
-}
-
-/// SQL for the condition that an id is one of some.
-pub fn among(column: &str, ids: &Ids) -> String {
-    format!("({column}::pg_catalog.int8 OPERATOR(pg_catalog.<@) '{ids}'::pg_catalog.int8multirange)")
+    let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return String::new() };
+    format!(
+        " AND NOT ({column} OPERATOR(pg_catalog.>=) {first} AND {column} OPERATOR(pg_catalog.<=) {last} \
+           AND {column}::pg_catalog.int8 OPERATOR(pg_catalog.<@) '{ids}'::pg_catalog.int8multirange)"
+    )
 }
