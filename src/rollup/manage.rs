@@ -131,11 +131,8 @@ fn await_runs(name: &str) {
 pub fn drop(name: &str, drop_target: bool) -> Result<()> {
     let rollup = owned(name)?;
     let live = catalog::live_view(name);
+    await_runs(name);
     catalog::internally(|| {
-        // A run that just began finds the rollup locked, and is about to write that down.
-        let runs =
-            "SELECT FROM @extschema@.rollup_runs WHERE rollup_name = $1 AND status = 'running' FOR UPDATE";
-        spi::execute(&catalog::sql(runs), &[spi::text(Some(name))]);
         let delete = "DELETE FROM @extschema@.rollups WHERE name = $1";
         spi::execute(&catalog::sql(delete), &[spi::text(Some(name))])
     });
