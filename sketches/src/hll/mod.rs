@@ -3,7 +3,8 @@
 //! A sketch is built from 64-bit hashes ([`murmur`]). While it is small it keeps a sorted list of
 //! truncated hashes ([`code`]), which counts exactly; a list that would outgrow the registers becomes
 //! 2^log2m registers of 6 bits ([`registers`]). The same set of hashes gives the same bytes, whatever the
-//! order or grouping of adds and merges.
+//! order or grouping of adds and merges. (Where precisions meet, the same registers: in one order they may have
+//! become registers already, in another still be a list.)
 //!
 //! * [`State`]: a sketch being built, in a slice of words that the caller owns.
 //! * [`Stored`]: a view of a sketch as it is stored; the format is described there.
