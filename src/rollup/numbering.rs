@@ -10,7 +10,7 @@ use crate::pg::call::Call;
 use crate::pg::spi;
 use crate::pg::varlena::varlena;
 use crate::rollup::catalog;
-use crate::rollup::source;
+use crate::rollup::source::{self, FAMILY};
 use crate::sql_function;
 
 sql_function!(draw_event_id, |call| draw(call).or_raise());
@@ -42,14 +42,11 @@ fn draw(call: Call) -> Result<Datum> {
 
 /// The subscription that fills a table, one of its partitions or its parents. Called under `catalog::internally`.
 pub fn subscription(source: Oid) -> Option<String> {
-    const SUBSCRIPTION: &str = "
-        WITH RECURSIVE partitions (oid) AS (
-            SELECT $1 UNION SELECT i.inhrelid FROM pg_inherits i JOIN partitions p ON i.inhparent = p.oid),
-        parents (oid) AS (
-            SELECT $1 UNION SELECT i.inhparent FROM pg_inherits i JOIN parents p ON i.inhrelid = p.oid)
-        SELECT s.subname::text FROM pg_subscription_rel sr JOIN pg_subscription s ON s.oid = sr.srsubid
-         WHERE sr.srrelid IN (SELECT oid FROM partitions UNION SELECT oid FROM parents) LIMIT 1";
-    spi::query_one(SUBSCRIPTION, &[spi::oid(Some(source))], |row| row.text(1)).flatten()
+    let subscription = format!(
+        "{FAMILY} SELECT s.subname::text FROM pg_subscription_rel sr JOIN pg_subscription s ON s.oid = sr.srsubid \
+         WHERE sr.srrelid IN (SELECT oid FROM partitions UNION SELECT oid FROM parents) LIMIT 1"
+    );
+    spi::query_one(&subscription, &[spi::oid(Some(source))], |row| row.text(1)).flatten()
 }
 
 /// Refuses a source that a subscription fills, unless each of its rows gets a number of `sequence` here, whatever the
@@ -57,8 +54,6 @@ pub fn subscription(source: Oid) -> Option<String> {
 pub fn check(source: Oid, column: &str, sequence: Option<Oid>) -> Result<()> {
     // 23: before, for each row, on insert and update. Replication writes into partitions directly too.
     const UNNUMBERED: &str = "
-        WITH RECURSIVE partitions (oid) AS (
-            SELECT $1 UNION SELECT i.inhrelid FROM pg_inherits i JOIN partitions p ON i.inhparent = p.oid)
         SELECT c.oid::regclass::text FROM partitions JOIN pg_class c USING (oid)
          WHERE c.relkind = 'r' AND NOT EXISTS (
             SELECT FROM pg_trigger t JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = $2
@@ -68,7 +63,8 @@ pub fn check(source: Oid, column: &str, sequence: Option<Oid>) -> Result<()> {
          LIMIT 1";
     let Some(subscription) = subscription(source) else { return Ok(()) };
     let args = [spi::oid(Some(source)), spi::text(Some(column)), spi::oid(sequence)];
-    let unnumbered = spi::query_one(&catalog::sql(UNNUMBERED), &args, |row| row.text(1)).flatten();
+    let query = catalog::sql(&format!("{FAMILY}{UNNUMBERED}"));
+    let unnumbered = spi::query_one(&query, &args, |row| row.text(1)).flatten();
     let Some(unnumbered) = unnumbered else { return Ok(()) };
     let name = source::relation_name(source);
     Err(Error::new(

@@ -16,7 +16,7 @@ use crate::pg::varlena::varlena;
 use crate::rollup::catalog::{self, Kind, Rollup};
 use crate::rollup::nodes;
 use crate::rollup::passing;
-use crate::rollup::source;
+use crate::rollup::source::{self, FAMILY};
 use crate::rollup::window::{self, Bound};
 use crate::sql_function;
 
@@ -72,12 +72,12 @@ fn owner(table: Oid) -> Option<(Oid, String)> {
 
 /// The rollups over a table or one of its parents.
 fn rollups_over(table: Oid) -> Result<Vec<Rollup>> {
-    const NAMES: &str = "
-        WITH RECURSIVE parents (oid) AS (
-            SELECT $1 UNION SELECT i.inhparent FROM pg_inherits i JOIN parents p ON i.inhrelid = p.oid)
-        SELECT r.name FROM @extschema@.rollups r WHERE r.source::oid IN (SELECT oid FROM parents) ORDER BY 1";
-    let names =
-        catalog::internally(|| spi::query(&catalog::sql(NAMES), &[spi::oid(Some(table))], |row| row.text(1)));
+    let names = format!(
+        "{FAMILY} SELECT r.name FROM @extschema@.rollups r \
+         WHERE r.source::oid IN (SELECT oid FROM parents) ORDER BY 1"
+    );
+    let args = [spi::oid(Some(table))];
+    let names = catalog::internally(|| spi::query(&catalog::sql(&names), &args, |row| row.text(1)));
     names.into_iter().flatten().map(|name| catalog::get(&name)).collect()
 }
 
@@ -134,7 +134,7 @@ fn aggregated_ids(rollup: &Rollup, column: &str) -> String {
 
 /// Looks at a command that is about to run.
 fn guard(call: Call) -> Result<()> {
-    let mut changes = ddl::changes(call);
+    let changes = ddl::changes(call);
     for change in &changes {
         match *change {
             // Reading may take long: without a lock at first, so that what is locked later is read in a moment.
@@ -142,29 +142,30 @@ fn guard(call: Call) -> Result<()> {
             Change::Joins { partition, parent } => joins(partition, parent)?,
         }
     }
-    changes.retain(|change| matches!(change, Change::Leaves { .. }));
-    if GUARD_PARTITIONS.get() && changes.iter().any(is_watched) {
+    let mut leaving = departures(changes);
+    if GUARD_PARTITIONS.get() && leaving.iter().any(|&(partition, _)| is_watched(partition)) {
         // Whoever writes may commit rows until the command has its locks: it gets them now, and the names may mean
         // something else once it has.
         loop {
-            changes.iter().for_each(lock);
-            let mut now = ddl::changes(call);
-            now.retain(|change| matches!(change, Change::Leaves { .. }));
-            if now == changes {
+            leaving.iter().for_each(|&(partition, how)| lock(partition, how));
+            let now = departures(ddl::changes(call));
+            if now == leaving {
                 break;
             }
-            changes = now;
+            leaving = now;
         }
-        for change in &changes {
-            let Change::Leaves { partition, .. } = *change else { continue };
-            check_aggregated(partition)?;
-        }
+        leaving.iter().try_for_each(|&(partition, _)| check_aggregated(partition))?;
     }
-    for change in &changes {
-        let Change::Leaves { partition, .. } = *change else { continue };
-        note_departure(partition)?;
-    }
-    Ok(())
+    leaving.iter().try_for_each(|&(partition, _)| note_departure(partition))
+}
+
+/// What leaves, and how.
+fn departures(changes: Vec<Change>) -> Vec<(Oid, Departure)> {
+    let leaves = |change| match change {
+        Change::Leaves { partition, how } => Some((partition, how)),
+        Change::Joins { .. } => None,
+    };
+    changes.into_iter().filter_map(leaves).collect()
 }
 
 fn is_partition(table: Oid) -> bool {
@@ -172,33 +173,21 @@ fn is_partition(table: Oid) -> bool {
     catalog::internally(|| spi::query_one(query, &[spi::oid(Some(table))], |_| ())).is_some()
 }
 
-/// Whether a change takes a partition away from a rollup.
-fn is_watched(change: &Change) -> bool {
-    match *change {
-        Change::Leaves { partition, .. } => {
-            is_partition(partition) && rollups_over(partition).is_ok_and(|rollups| !rollups.is_empty())
-        }
-        Change::Joins { .. } => false,
-    }
+/// Whether a rollup loses events when this table leaves.
+fn is_watched(table: Oid) -> bool {
+    is_partition(table) && rollups_over(table).is_ok_and(|rollups| !rollups.is_empty())
 }
 
 /// Takes the locks that a command is about to take, in its order, if the caller may have them: parent, default
 /// partition, partition. What is written to directly below a partition is locked too.
-fn lock(change: &Change) {
-    let Change::Leaves { partition, how } = *change else { return };
-    let (parent, mode) = match how {
+fn lock(partition: Oid, how: Departure) {
+    let owns = |table| owner(table).is_some_and(|(owner, _)| session::may_act_as(owner));
+    let (may_lock, parent, mode) = match how {
         // It lets writers go on, so that nothing can be said about them.
         Departure::Detached { concurrently: true, .. } => return,
-        Departure::Detached { parent, .. } => (Some(parent), Hold::Unwritten),
-        Departure::Dropped => (parent_of_partition(partition), Hold::Alone),
-        Departure::Disowned => (None, Hold::Unwritten),
-    };
-    let may_lock = match how {
-        Departure::Dropped => may_drop(partition),
-        Departure::Detached { parent, .. } => {
-            owner(parent).is_some_and(|(owner, _)| session::may_act_as(owner))
-        }
-        Departure::Disowned => owner(partition).is_some_and(|(owner, _)| session::may_act_as(owner)),
+        Departure::Detached { parent, .. } => (owns(parent), Some(parent), Hold::Unwritten),
+        Departure::Dropped => (may_drop(partition), parent_of_partition(partition), Hold::Alone),
+        Departure::Disowned => (owns(partition), None, Hold::Unwritten),
     };
     if !may_lock {
         return;

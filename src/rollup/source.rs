@@ -18,13 +18,18 @@ pub enum Order {
     Time { column: String },
 }
 
+/// SQL in front of a query: the table $1 and its `partitions` or inheritance children, and it and its `parents`, at any
+/// depth. PostgreSQL looks for those alone that the query names.
+pub const FAMILY: &str = "
+    WITH RECURSIVE partitions (oid) AS (
+        SELECT $1 UNION SELECT i.inhrelid FROM pg_inherits i JOIN partitions p ON i.inhparent = p.oid),
+    parents (oid) AS (
+        SELECT $1 UNION SELECT i.inhparent FROM pg_inherits i JOIN parents p ON i.inhrelid = p.oid)";
+
 /// The table and all its partitions or inheritance children, at any depth. Called under `catalog::internally`.
 pub fn with_partitions(source: Oid) -> Vec<Oid> {
-    const TREE: &str = "
-        WITH RECURSIVE tree (oid) AS (
-            SELECT $1 UNION SELECT i.inhrelid FROM pg_inherits i JOIN tree t ON i.inhparent = t.oid)
-        SELECT oid FROM tree";
-    spi::query(TREE, &[spi::oid(Some(source))], |row| row.oid(1)).into_iter().flatten().collect()
+    let partitions = format!("{FAMILY} SELECT oid FROM partitions");
+    spi::query(&partitions, &[spi::oid(Some(source))], |row| row.oid(1)).into_iter().flatten().collect()
 }
 
 /// A relation that events can be read from incrementally: an ordinary or partitioned table.
@@ -58,11 +63,8 @@ pub fn check_kind(source: Oid) -> Result<()> {
 
 /// The first of `others` that reads rows of the source: a view on it, one of its partitions, or its parent.
 pub fn reads_again(source: Oid, others: &[Oid]) -> Option<String> {
-    const READERS: &str = "
-        WITH RECURSIVE partitions (oid) AS (
-            SELECT $1 UNION SELECT i.inhrelid FROM pg_inherits i JOIN partitions p ON i.inhparent = p.oid),
-        parents (oid) AS (
-            SELECT $1 UNION SELECT i.inhparent FROM pg_inherits i JOIN parents p ON i.inhrelid = p.oid),
+    let readers = format!(
+        "{FAMILY},
         reads (reader, oid) AS (
             SELECT o::oid, o::oid FROM unnest($2) o
             UNION SELECT r.reader, d.refobjid FROM reads r
@@ -71,10 +73,11 @@ pub fn reads_again(source: Oid, others: &[Oid]) -> Option<String> {
               JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
                               AND d.refclassid = 'pg_class'::regclass)
         SELECT reader::regclass::text FROM reads
-         WHERE oid IN (SELECT oid FROM partitions UNION SELECT oid FROM parents) LIMIT 1";
+         WHERE oid IN (SELECT oid FROM partitions UNION SELECT oid FROM parents) LIMIT 1"
+    );
     let others = others.iter().map(|oid| oid.to_u32().to_string()).collect();
     let args = [spi::oid(Some(source)), spi::text_array(others)];
-    catalog::internally(|| spi::query_one(READERS, &args, |row| row.text(1))).flatten()
+    catalog::internally(|| spi::query_one(&readers, &args, |row| row.text(1))).flatten()
 }
 
 /// An error unless the current role may read the event table.

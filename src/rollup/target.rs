@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::pg::session::WithSettings;
 use crate::pg::spi;
 use crate::rollup::definition::Definition;
+use crate::rollup::source::FAMILY;
 use crate::rollup::{catalog, citus};
 
 /// The table of this name, if there is one: its oid.
@@ -171,19 +172,17 @@ pub fn has_rows(name: &str) -> bool {
 pub fn index_source(source: Oid, source_name: &str, column: &str) {
     const LARGE: i64 = 256 << 20;
     const FACTS: &str = "
-        WITH RECURSIVE tree (oid) AS (
-            SELECT $1 UNION SELECT i.inhrelid FROM pg_inherits i JOIN tree t ON i.inhparent = t.oid)
         SELECT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
                         WHERE i.indrelid = $1 AND i.indisvalid AND i.indpred IS NULL AND a.attname = $2),
                pg_has_role($3, c.relowner, 'USAGE'),
-               (SELECT sum(pg_relation_size(oid))::bigint FROM tree),
-               EXISTS (SELECT FROM tree JOIN pg_class p USING (oid) JOIN pg_am m ON m.oid = p.relam
+               (SELECT sum(pg_relation_size(oid))::bigint FROM partitions),
+               EXISTS (SELECT FROM partitions JOIN pg_class p USING (oid) JOIN pg_am m ON m.oid = p.relam
                         WHERE m.amname <> 'heap')
           FROM pg_class c WHERE c.oid = $1";
     let args =
         [spi::oid(Some(source)), spi::text(Some(column)), spi::oid(Some(crate::pg::session::current_user()))];
     let facts = catalog::internally(|| {
-        spi::query_one(FACTS, &args, |row| {
+        spi::query_one(&format!("{FAMILY}{FACTS}"), &args, |row| {
             (row.boolean(1), row.boolean(2), row.int8(3).unwrap_or(0), row.boolean(4))
         })
     });

@@ -11,7 +11,7 @@ use crate::rollup::citus::{self, Placement};
 use crate::rollup::numbering;
 use crate::rollup::passing;
 use crate::rollup::run::AsRollup;
-use crate::rollup::source;
+use crate::rollup::source::{self, FAMILY};
 
 /// Refuses a source whose rows get the values of the ordering `column` elsewhere: from the publisher of a logical
 /// replication subscription, whose transactions cannot be waited for, or from a default that a partition has of its
@@ -20,9 +20,7 @@ pub fn check_origin(source: Oid, column: &str, sequence: Option<Oid>) -> Result<
     numbering::check(source, column, sequence)?;
     const DEFAULT: &str = "(SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum)";
     let defaults = format!(
-        "WITH RECURSIVE partitions (oid) AS (
-            SELECT $1 UNION SELECT i.inhrelid FROM pg_inherits i JOIN partitions p ON i.inhparent = p.oid)
-         SELECT p.oid::regclass::text, {DEFAULT}, (SELECT {DEFAULT} FROM pg_attribute a \
+        "{FAMILY} SELECT p.oid::regclass::text, {DEFAULT}, (SELECT {DEFAULT} FROM pg_attribute a \
                    WHERE a.attrelid = $1 AND a.attname = $2) \
          FROM partitions p JOIN pg_attribute a ON a.attrelid = p.oid AND a.attname = $2 WHERE p.oid <> $1"
     );

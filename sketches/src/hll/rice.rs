@@ -84,7 +84,18 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Reads what [`Writer`] wrote; past the end there are zeros.
+/// What [`Writer`] wrote, read from the start; past the end there are zeros.
+pub trait Gaps {
+    fn bits(&mut self, width: u32) -> u64;
+
+    /// `None` when the bytes end before the quotient does, or when it exceeds `most`.
+    fn gap(&mut self, k: u32, most: u64) -> Option<u64>;
+
+    /// Whether everything was read: no byte left over, and none but zeros in the last one.
+    fn at_end(&self) -> bool;
+}
+
+/// Reads bytes of any length.
 #[derive(Clone)]
 pub struct Reader<'a> {
     bytes: &'a [u8],
@@ -118,17 +129,18 @@ impl<'a> Reader<'a> {
         };
         word >> (self.bit & 7)
     }
+}
 
+impl Gaps for Reader<'_> {
     #[inline]
-    pub fn bits(&mut self, width: u32) -> u64 {
+    fn bits(&mut self, width: u32) -> u64 {
         let value = self.window() & ((1 << width) - 1);
         self.bit += width as usize;
         value
     }
 
-    /// `None` when the bytes end before the quotient does, or when it exceeds `most`.
     #[inline]
-    pub fn gap(&mut self, k: u32, most: u64) -> Option<u64> {
+    fn gap(&mut self, k: u32, most: u64) -> Option<u64> {
         let window = self.window();
         let zeros = window.trailing_zeros();
         if zeros + 1 + k <= 56 {
@@ -153,11 +165,66 @@ impl<'a> Reader<'a> {
         (gap <= most).then_some(gap)
     }
 
-    /// Whether everything was read: no byte left over, and none but zeros in the last one.
     #[inline]
-    pub fn at_end(&self) -> bool {
+    fn at_end(&self) -> bool {
         self.bit.div_ceil(8) == self.bytes.len()
             && (self.bit & 7 == 0 || self.bytes[self.bit >> 3] >> (self.bit & 7) == 0)
+    }
+}
+
+/// Reads a few bytes at the end of a longer slice, held in two words. A gap of more than 63 bits is `None` too.
+pub struct Words {
+    words: [u64; 2],
+    /// Bits that were read, and bytes that there were.
+    used: u32,
+    len: usize,
+}
+
+impl Words {
+    /// The bytes from `from` on, at most sixteen; `None` for more, and where there are not eight in all.
+    #[inline]
+    pub fn new(bytes: &[u8], from: usize) -> Option<Self> {
+        let (rest, last) = (bytes.get(from..)?, u64::from_le_bytes(*bytes.last_chunk()?));
+        let words = match (rest.len(), rest.first_chunk()) {
+            (1..=8, _) => [last >> (64 - 8 * rest.len()), 0],
+            (9..=16, Some(&eight)) => [u64::from_le_bytes(eight), last >> (128 - 8 * rest.len())],
+            _ => return None,
+        };
+        Some(Words { words, used: 0, len: rest.len() })
+    }
+
+    /// Goes on by 1 to 63 bits.
+    #[inline]
+    fn skip(&mut self, bits: u32) {
+        let [low, high] = self.words;
+        self.words = [low >> bits | high << 1 << (63 - bits), high >> bits];
+        self.used += bits;
+    }
+}
+
+impl Gaps for Words {
+    #[inline]
+    fn bits(&mut self, width: u32) -> u64 {
+        let value = self.words[0] & ((1 << width) - 1);
+        self.skip(width);
+        value
+    }
+
+    #[inline]
+    fn gap(&mut self, k: u32, most: u64) -> Option<u64> {
+        let word = self.words[0];
+        let quotient = word.trailing_zeros();
+        if quotient + 1 + k > 63 {
+            return None;
+        }
+        self.skip(quotient + 1 + k);
+        let gap = (quotient as u64) << k | word >> quotient >> 1 & ((1 << k) - 1);
+        (gap <= most).then_some(gap)
+    }
+
+    #[inline]
+    fn at_end(&self) -> bool {
+        self.words == [0, 0] && self.used.div_ceil(8) as usize == self.len
     }
 }
 

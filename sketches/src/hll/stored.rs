@@ -12,7 +12,7 @@ use super::Corrupt;
 use super::code;
 use super::params::{Params, dense_words, max_sparse, sparse_bits};
 use super::registers;
-use super::rice;
+use super::rice::{self, Gaps};
 
 pub(crate) const HEADER: usize = 3;
 pub(crate) const VERSION: u8 = 2;
@@ -108,83 +108,50 @@ impl<'a> Stored<'a> {
 
     /// Passes every entry of a sparse sketch to `each`, ascending; nothing for another kind.
     #[inline]
-    pub fn entries(&self, mut each: impl FnMut(u64)) -> Result<(), Corrupt> {
+    pub fn entries(&self, each: impl FnMut(u64)) -> Result<(), Corrupt> {
         let Body::Sparse { count, gaps } = self.body else { return Ok(()) };
-        let log2m = self.params.log2m;
-        let end = 1u64 << sparse_bits(log2m);
-        let k = rice::parameter(sparse_bits(log2m), count);
-        let mut reader = rice::Reader::new(gaps);
-        let mut next = 0;
-        for _ in 0..count {
-            if next == end {
-                return Err(Corrupt("entry is out of range"));
-            }
-            let Some(gap) = reader.gap(k, end - 1 - next) else {
-                return Err(Corrupt("entry is out of range"));
-            };
-            let index = next + gap;
-            let rank = if code::needs_rank(index, log2m) { reader.bits(6) } else { 0 };
-            if code::needs_rank(index, log2m) && (rank == 0 || rank > code::max_rank(log2m)) {
-                return Err(Corrupt("rank of an entry is out of range"));
-            }
-            each(code::new(index, rank));
-            next = index + 1;
-        }
-        if !reader.at_end() {
-            return Err(Corrupt("length does not match the number of entries"));
-        }
-        Ok(())
+        list(rice::Reader::new(gaps), count, self.params.log2m, each)
     }
+}
+
+/// Passes the entries of a list to `each`.
+#[inline]
+fn list(mut gaps: impl Gaps, count: usize, log2m: u8, mut each: impl FnMut(u64)) -> Result<(), Corrupt> {
+    let end = 1u64 << sparse_bits(log2m);
+    let k = rice::parameter(sparse_bits(log2m), count);
+    let mut next = 0;
+    for _ in 0..count {
+        if next == end {
+            return Err(Corrupt("entry is out of range"));
+        }
+        let Some(gap) = gaps.gap(k, end - 1 - next) else {
+            return Err(Corrupt("entry is out of range"));
+        };
+        let index = next + gap;
+        let rank = if code::needs_rank(index, log2m) { gaps.bits(6) } else { 0 };
+        if code::needs_rank(index, log2m) && (rank == 0 || rank > code::max_rank(log2m)) {
+            return Err(Corrupt("rank of an entry is out of range"));
+        }
+        each(code::new(index, rank));
+        next = index + 1;
+    }
+    if !gaps.at_end() {
+        return Err(Corrupt("length does not match the number of entries"));
+    }
+    Ok(())
 }
 
 /// Passes the entries of a sparse sketch to `each` if it has these parameters and its list fits two words, as most lists of a
 /// rollup do. `false` if not, or if it is corrupt, when some entries may have been passed.
 #[inline]
-pub(crate) fn few_entries(bytes: &[u8], params: u16, mut each: impl FnMut(u64)) -> bool {
-    let (Some(&first), Some(&last)) = (bytes.first_chunk::<4>(), bytes.last_chunk()) else { return false };
+pub(crate) fn few_entries(bytes: &[u8], params: u16, each: impl FnMut(u64)) -> bool {
     let [shape, hints] = params.to_le_bytes();
-    if first[..3] != [VERSION << 4 | SPARSE, shape, hints] {
-        return false;
-    }
-    let (count, len, last) = (first[3] as usize, bytes.len() - 4, u64::from_le_bytes(last));
-    let mut words = match (len, bytes[4..].first_chunk()) {
-        (..=8, _) => [last >> (64 - 8 * len), 0],
-        (..=16, Some(&eight)) => [u64::from_le_bytes(eight), last >> (128 - 8 * len)],
-        _ => return false,
-    };
     let log2m = shape & 31;
-    let bits = sparse_bits(log2m);
-    if count == 0 || count > max_sparse(log2m).min(127) {
-        return false;
-    }
-    let k = rice::parameter(bits, count);
-    let (mut next, mut used) = (0, 0);
-    let mut skip = |words: &mut [u64; 2], bits: u32| {
-        *words = [words[0] >> bits | words[1] << 1 << (63 - bits), words[1] >> bits];
-        used += bits;
-    };
-    for _ in 0..count {
-        let quotient = words[0].trailing_zeros();
-        if quotient + 1 + k > 63 {
-            return false;
-        }
-        let index = next + ((quotient as u64) << k | words[0] >> quotient >> 1 & ((1 << k) - 1));
-        skip(&mut words, quotient + 1 + k);
-        if index >> bits != 0 {
-            return false;
-        }
-        let mut rank = 0;
-        if code::needs_rank(index, log2m) {
-            rank = words[0] & 63;
-            skip(&mut words, 6);
-            if rank == 0 || rank > code::max_rank(log2m) {
-                return false;
-            }
-        }
-        each(code::new(index, rank));
-        next = index + 1;
-    }
-    words == [0, 0] && used.div_ceil(8) as usize == len
+    let &[kind, own_shape, own_hints, count, ..] = bytes else { return false };
+    [kind, own_shape, own_hints] == [VERSION << 4 | SPARSE, shape, hints]
+        && (1..=max_sparse(log2m).min(127)).contains(&(count as usize))
+        && rice::Words::new(bytes, HEADER + 1)
+            .is_some_and(|gaps| list(gaps, count as usize, log2m, each).is_ok())
 }
 
 /// Writes the header.

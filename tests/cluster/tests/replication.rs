@@ -7,6 +7,13 @@ use cluster_tests::random::Random;
 use cluster_tests::{Cluster, Sql, Stop, wait_for};
 use postgres::Client;
 
+/// A publisher and a subscriber with this configuration, and a session in the database `shop` of each.
+fn servers(subscriber: &str) -> (Cluster, Client, Cluster, Client) {
+    let (publisher, subscriber) = (Cluster::start("wal_level = logical"), Cluster::start(subscriber));
+    let (source, client) = (publisher.database("shop"), subscriber.database("shop"));
+    (publisher, source, subscriber, client)
+}
+
 fn subscribe(client: &mut Client, publisher: &Cluster, options: &str) {
     client.run(&format!(
         "CREATE SUBSCRIPTION s CONNECTION 'host={} port={} user=postgres dbname=shop' PUBLICATION p {options}",
@@ -41,10 +48,7 @@ fn assert_counts(client: &mut Client, rollup: &str, events: i64) {
 #[test]
 fn a_subscriber_counts_each_event_once_while_it_is_stopped_and_killed() {
     let mut random = Random::from_environment();
-    let publisher = Cluster::start("wal_level = logical");
-    let subscriber = Cluster::start("wal_receiver_timeout = 5s");
-    let mut source = publisher.database("shop");
-    let mut client = subscriber.database("shop");
+    let (publisher, mut source, subscriber, mut client) = servers("wal_receiver_timeout = 5s");
     source
         .run("CREATE TABLE events (id bigserial PRIMARY KEY, k int); CREATE PUBLICATION p FOR TABLE events");
     source.run("INSERT INTO events (k) SELECT i % 50 FROM generate_series(1, 30000) i");
@@ -109,10 +113,7 @@ fn a_subscriber_counts_each_event_once_while_it_is_stopped_and_killed() {
 
 #[test]
 fn what_the_publisher_sends_for_the_id_column_does_not_count() {
-    let publisher = Cluster::start("wal_level = logical");
-    let subscriber = Cluster::start("");
-    let mut source = publisher.database("shop");
-    let mut client = subscriber.database("shop");
+    let (publisher, mut source, _subscriber, mut client) = servers("");
     // The same table on both sides: the publisher's ids would come in the order of its commits.
     for client in [&mut source, &mut client] {
         client.run("CREATE TABLE events (event_id bigserial, k int, PRIMARY KEY (k))");
@@ -145,10 +146,7 @@ fn what_the_publisher_sends_for_the_id_column_does_not_count() {
 
 #[test]
 fn partitions_are_numbered_whatever_table_is_replicated_into() {
-    let publisher = Cluster::start("wal_level = logical");
-    let subscriber = Cluster::start("");
-    let mut source = publisher.database("shop");
-    let mut client = subscriber.database("shop");
+    let (publisher, mut source, _subscriber, mut client) = servers("");
     for client in [&mut source, &mut client] {
         client.run(
             "CREATE TABLE events (k int) PARTITION BY RANGE (k);
@@ -196,10 +194,7 @@ fn partitions_are_numbered_whatever_table_is_replicated_into() {
 
 #[test]
 fn a_table_that_a_subscription_fills_is_refused_until_it_numbers_its_rows() {
-    let publisher = Cluster::start("wal_level = logical");
-    let subscriber = Cluster::start("");
-    let mut source = publisher.database("shop");
-    let mut client = subscriber.database("shop");
+    let (publisher, mut source, subscriber, mut client) = servers("");
     for client in [&mut source, &mut client] {
         client.run("CREATE TABLE events (id bigserial PRIMARY KEY, at timestamptz DEFAULT now(), k int)");
     }

@@ -2,6 +2,7 @@
 
 use cluster_tests::citus::{Citus, DEVICES, assert_complete, counted, insert};
 use cluster_tests::{Sql, available, wait_for};
+use postgres::Client;
 
 #[test]
 fn events_come_in_through_every_node() {
@@ -85,20 +86,26 @@ fn a_pending_two_phase_commit_counts_as_a_writer() {
     assert_complete(&mut client, "devices");
 }
 
+/// A cluster with the distributed table `views`, and the rollup `tenants` that follows its time column.
+fn views(options: &str) -> (Citus, Client) {
+    let citus = Citus::start();
+    let mut client = citus.client();
+    client.run(&format!(
+        "CREATE TABLE views (tenant_id int, view_time timestamptz DEFAULT now());
+         SELECT create_distributed_table('views', 'tenant_id');
+         SELECT register_rollup('tenants', 'SELECT tenant_id, count(*) AS events FROM views GROUP BY 1',
+             time_column => 'view_time'{options})"
+    ));
+    (citus, client)
+}
+
 #[test]
 fn time_windows_end_before_the_oldest_transaction_of_all_nodes() {
     if !available("citus") {
         return;
     }
-    let citus = Citus::start();
-    let mut client = citus.client();
-    client.run(
-        "CREATE TABLE views (tenant_id int, view_time timestamptz DEFAULT now());
-         SELECT create_distributed_table('views', 'tenant_id');
-         SELECT register_rollup('tenants', 'SELECT tenant_id, count(*) AS events FROM views GROUP BY 1',
-             time_column => 'view_time');
-         INSERT INTO views (tenant_id) SELECT i % 5 FROM generate_series(1, 100) i;",
-    );
+    let (citus, mut client) = views("");
+    client.run("INSERT INTO views (tenant_id) SELECT i % 5 FROM generate_series(1, 100) i");
     let mut slow = citus.worker(0);
     let mut open = slow.transaction().expect("a transaction");
     open.execute("INSERT INTO views (tenant_id) VALUES (1)", &[]).expect("an insert");
@@ -120,14 +127,7 @@ fn a_backlog_of_times_is_taken_in_batches_over_all_shards() {
     if !available("citus") {
         return;
     }
-    let citus = Citus::start();
-    let mut client = citus.client();
-    client.run(
-        "CREATE TABLE views (tenant_id int, view_time timestamptz DEFAULT now());
-         SELECT create_distributed_table('views', 'tenant_id');
-         SELECT register_rollup('tenants', 'SELECT tenant_id, count(*) AS events FROM views GROUP BY 1',
-             time_column => 'view_time', batch_size => 100);",
-    );
+    let (citus, client) = views(", batch_size => 100");
     for (node, mut client) in [client, citus.worker(0), citus.worker(1)].into_iter().enumerate() {
         client.run(&format!(
             "INSERT INTO views SELECT i % 20, '2026-01-01'::timestamptz + i * interval '7 seconds' + {node} * interval '1 hour'
