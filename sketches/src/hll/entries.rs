@@ -23,25 +23,53 @@ pub fn capacity(words: usize, log2m: u8) -> usize {
     words << narrow(log2m) as u32
 }
 
-/// Writes entry `at` of words in which that place is zero.
+/// Words that so many entries take.
+#[inline]
+pub fn words(entries: usize, log2m: u8) -> usize {
+    if narrow(log2m) { entries.div_ceil(2) } else { entries }
+}
+
+/// Writes entry `at`, the last so far.
 #[inline]
 pub fn put(words: &mut [u64], log2m: u8, at: usize, code: u64) {
     let packed = pack(code, log2m);
     if narrow(log2m) {
-        words[at / 2] |= packed << (at % 2 * 32);
+        // The low half stays where the high one is written; no branch says so, since none could be predicted.
+        let shift = at % 2 * 32;
+        let word = &mut words[at / 2];
+        *word = *word & !(u64::MAX << shift) | packed << shift;
     } else {
         words[at] = packed;
     }
 }
 
+/// Writes these entries, the first of all.
+pub fn fill(words: &mut [u64], log2m: u8, codes: &[u64]) {
+    if narrow(log2m) {
+        for (word, codes) in words.iter_mut().zip(codes.chunks(2)) {
+            *word = pack(codes[0], log2m) | codes.get(1).map_or(0, |&code| pack(code, log2m) << 32);
+        }
+    } else {
+        words.iter_mut().zip(codes).for_each(|(word, &code)| *word = pack(code, log2m));
+    }
+}
+
+/// Entry `at`, as a code.
+#[inline]
+pub fn get(words: &[u64], log2m: u8, at: usize) -> u64 {
+    let packed = if narrow(log2m) { words[at / 2] >> (at % 2 * 32) & 0xffff_ffff } else { words[at] };
+    unpack(packed, log2m)
+}
+
 /// The first `n` entries, as codes.
 #[inline]
 pub fn first(words: &[u64], log2m: u8, n: usize) -> impl Iterator<Item = u64> + '_ {
-    let narrow = narrow(log2m);
-    (0..n).map(move |at| {
-        let packed = if narrow { words[at / 2] >> (at % 2 * 32) & 0xffff_ffff } else { words[at] };
-        unpack(packed, log2m)
-    })
+    (0..n).map(move |at| get(words, log2m, at))
+}
+
+/// How many different indexes there are at the least among a few codes.
+pub fn distinct_at_least(codes: impl Iterator<Item = u64>) -> usize {
+    codes.fold(0u64, |seen, code| seen | 1 << (code::index(code) & 63)).count_ones() as usize
 }
 
 /// Sorts and keeps one of each index, that of the largest rank; how many there are.
@@ -56,19 +84,31 @@ fn sort(codes: &mut [u64]) -> usize {
     n
 }
 
-/// Merges ascending entries of distinct indexes; of two with one index the larger rank stays.
-pub fn merge(codes: &[u64], run: impl Iterator<Item = u64>, out: &mut Vec<u64>) {
-    let mut codes = codes.iter().copied().peekable();
-    for mut entry in run {
-        while let Some(code) = codes.next_if(|&code| code::index(code) <= code::index(entry)) {
-            if !same(code, entry) {
-                out.push(code);
-            }
-            entry = if same(code, entry) { entry.max(code) } else { entry };
-        }
-        out.push(entry);
+/// Merges ascending entries of distinct indexes, `n` of them given by their numbers; of two with one index the larger
+/// rank stays. Which of two comes first is nothing that a branch could be predicted for: there is none.
+#[inline]
+fn merge(codes: &[u64], n: usize, others: impl Fn(usize) -> u64) -> Vec<u64> {
+    let mut out = vec![0; codes.len() + n];
+    let (mut i, mut j, mut len) = (0, 0, 0);
+    while i < codes.len() && j < n {
+        let (a, b) = (codes[i], others(j));
+        let (first, second) = (code::index(a) <= code::index(b), code::index(b) <= code::index(a));
+        let smaller = if first { a } else { b };
+        out[len] = if second { smaller.max(b) } else { smaller };
+        len += 1;
+        i += first as usize;
+        j += second as usize;
     }
-    out.extend(codes);
+    for &code in &codes[i..] {
+        out[len] = code;
+        len += 1;
+    }
+    for j in j..n {
+        out[len] = others(j);
+        len += 1;
+    }
+    out.truncate(len);
+    out
 }
 
 #[inline]
@@ -102,26 +142,28 @@ pub enum Sorted {
 
 impl Sorted {
     /// At most `most` codes in any order.
-    pub fn collect(most: usize, codes: impl Iterator<Item = u64>) -> Self {
+    pub fn collect(most: usize, codes: impl Iterator<Item = u64>, more: impl Iterator<Item = u64>) -> Self {
         let mut sorted = if most <= FEW {
             let (mut few, mut n) = ([0; FEW], 0);
-            for (to, code) in few.iter_mut().zip(codes) {
+            for (to, code) in few.iter_mut().zip(codes.chain(more)) {
                 *to = code;
                 n += 1;
             }
             Sorted::Few(few, n)
         } else {
-            Sorted::Many(codes.collect())
+            let mut many = Vec::with_capacity(most);
+            many.extend(codes);
+            many.extend(more);
+            Sorted::Many(many)
         };
         sorted.sort();
         sorted
     }
 
-    pub fn into_vec(self) -> Vec<u64> {
-        match self {
-            Sorted::Few(few, n) => few[..n].to_vec(),
-            Sorted::Many(many) => many,
-        }
+    /// These and `n` others that are ascending and of distinct indexes, given by their numbers.
+    #[inline]
+    pub fn merge(self, n: usize, others: impl Fn(usize) -> u64) -> Self {
+        if n == 0 { self } else { Sorted::Many(merge(&self, n, others)) }
     }
 
     /// Restores what holds of them after they were changed.
@@ -188,12 +230,10 @@ mod tests {
             let codes = |ranks: [u64; 3]| {
                 ranks.into_iter().zip(1..).map(|(rank, i)| code::new(i, rank)).collect::<Vec<_>>()
             };
-            let mut out = Vec::new();
-            merge(&codes(left), codes(right).into_iter(), &mut out);
-            assert_eq!(out, codes([7, 3, 1]));
+            let right = codes(right);
+            assert_eq!(merge(&codes(left), 3, |at| right[at]), codes([7, 3, 1]));
         }
-        let mut out = Vec::new();
-        merge(&[64, 192, 320], [128, 192, 256].into_iter(), &mut out);
-        assert_eq!(out, [64, 128, 192, 256, 320]);
+        assert_eq!(merge(&[64, 192, 320], 3, |at| [128, 192, 256][at]), [64, 128, 192, 256, 320]);
+        assert_eq!(merge(&[64], 2, |at| [128, 192][at]), [64, 128, 192]);
     }
 }

@@ -43,44 +43,55 @@ pub fn read_count(bytes: &[u8]) -> Option<(usize, usize)> {
     None
 }
 
-/// Writes into zeroed bytes.
+/// Writes bits, which it collects in a word: [`Writer::finish`] writes the last of them.
 pub struct Writer<'a> {
     out: &'a mut [u8],
-    bit: usize,
+    /// Where the word goes.
+    at: usize,
+    word: u64,
+    /// Bits in the word, fewer than 64.
+    used: u32,
 }
 
 impl<'a> Writer<'a> {
     pub fn new(out: &'a mut [u8]) -> Self {
-        Writer { out, bit: 0 }
+        Writer { out, at: 0, word: 0, used: 0 }
     }
 
     /// `value` is below 2^width; width is at most 56.
     #[inline]
     pub fn bits(&mut self, value: u64, width: u32) {
-        let value = value << (self.bit & 7);
-        let from = self.bit >> 3;
-        self.bit += width as usize;
-        if let Some(word) = self.out.get_mut(from..from + 8) {
-            let before = u64::from_le_bytes((&*word).try_into().expect("eight bytes"));
-            word.copy_from_slice(&(before | value).to_le_bytes());
-            return;
-        }
-        let to = self.bit.div_ceil(8);
-        for (byte, new) in self.out[from..to].iter_mut().zip(value.to_le_bytes()) {
-            *byte |= new;
+        self.word |= value << self.used;
+        self.used += width;
+        if self.used >= 64 {
+            self.out[self.at..self.at + 8].copy_from_slice(&self.word.to_le_bytes());
+            self.at += 8;
+            self.used -= 64;
+            self.word = value >> (width - self.used);
         }
     }
 
     #[inline]
     pub fn gap(&mut self, gap: u64, k: u32) {
-        let quotient = gap >> k;
+        let mut quotient = gap >> k;
+        let low = gap & ((1 << k) - 1);
         if quotient + 1 + k as u64 <= 56 {
-            self.bits((1 | (gap & ((1 << k) - 1)) << 1) << quotient, quotient as u32 + 1 + k);
-        } else {
-            self.bit += quotient as usize;
-            self.bits(1, 1);
-            self.bits(gap & ((1 << k) - 1), k);
+            self.bits((1 | low << 1) << quotient, quotient as u32 + 1 + k);
+            return;
         }
+        while quotient > 0 {
+            let zeros = quotient.min(56);
+            self.bits(0, zeros as u32);
+            quotient -= zeros;
+        }
+        self.bits(1, 1);
+        self.bits(low, k);
+    }
+
+    pub fn finish(self) {
+        let rest = &mut self.out[self.at..];
+        let bytes = self.used.div_ceil(8) as usize;
+        rest[..bytes].copy_from_slice(&self.word.to_le_bytes()[..bytes]);
     }
 }
 
@@ -241,6 +252,7 @@ mod tests {
             let mut bytes = vec![0; bits.div_ceil(8) as usize];
             let mut writer = Writer::new(&mut bytes);
             gaps.iter().for_each(|&gap| writer.gap(gap, k));
+            writer.finish();
             let mut reader = Reader::new(&bytes);
             for &gap in &gaps {
                 assert_eq!(reader.gap(k, u64::MAX >> 1), Some(gap));

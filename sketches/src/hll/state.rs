@@ -3,9 +3,10 @@
 //! It lies in a slice of 64-bit words that the caller allocates. The first word is the head, of which the
 //! low half belongs to the caller (who may keep the length of the slice there); then come
 //!
-//! * entries ([`code`]): a *tail* in order of arrival, which fills the first cache line, and from 16 words on
-//!   behind it their number and a *run*, ascending. A full tail is merged into the run. So adding to
-//!   many sketches in turn takes one cache miss each, where a hash table would take two;
+//! * entries ([`code`]): a *tail* in order of arrival, which fills the first cache line. From 16 words on there follow
+//!   two numbers, a *run*, ascending, and a *log*, which takes in full tails as they are. When it has no room for
+//!   another one, all is sorted into the run. So adding to many sketches in turn takes one cache miss each, where a
+//!   hash table would take two, and each entry is merged a few times only, however large the sketch gets;
 //! * or the registers.
 //!
 //! When a sketch outgrows its slice, adding asks for a larger one by returning [`Grow`]; the caller
@@ -13,6 +14,7 @@
 //! idempotent, so that repeating is harmless.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use super::Corrupt;
 use super::code;
@@ -28,20 +30,21 @@ const DENSE: u64 = 1 << 63;
 /// A number of entries that says: undefined.
 const UNDEFINED: usize = 0xffff;
 
-/// Words of a cache line: a state of as many has no run.
+/// Words of a cache line: a state of as many has a tail only.
 const LINE: usize = 8;
-const _: () = assert!(2 * (LINE - 1) <= entries::FEW);
+/// Words of the tail in a larger one.
+const TAIL: usize = LINE - 1;
+const _: () = assert!(2 * TAIL <= entries::FEW);
 
-/// Words of the tail in a slice of so many: a cache line without the head, and in a large one an eighth, so that it is
-/// merged less often.
-#[inline]
-fn tail_words(len: usize) -> usize {
-    if len <= LINE { len - 1 } else { (len / 8).max(LINE) - 1 }
-}
+/// The word with the numbers of a larger state: entries in the run and, in the high half, words in the log.
+const NUMBERS: usize = LINE;
+const LOG_SHIFT: u32 = 32;
+/// Where the run starts.
+const RUN: usize = NUMBERS + 1;
 
-/// Entries that fit a slice of so many words when they are sorted: those of its run.
+/// Entries that fit a slice of so many words when they are sorted.
 fn sorted_capacity(len: usize, log2m: u8) -> usize {
-    entries::capacity(if len <= LINE { len - 1 } else { len - tail_words(len) - 2 }, log2m)
+    entries::capacity(if len <= LINE { len - 1 } else { len - RUN }, log2m)
 }
 
 /// The smallest slice that takes `n` sorted entries: the smallest there is, a cache line, or twice as much and so on.
@@ -59,8 +62,9 @@ pub struct Grow {
     pub words: usize,
     params: Params,
     dense: bool,
-    /// What the sketch holds, where that was found out already, with what it is about to receive.
-    entries: Option<Vec<u64>>,
+    /// What the sketch holds, where that was found out already, with what it is about to receive. Otherwise the entries
+    /// of a full cache line move as they are.
+    entries: Option<Sorted>,
 }
 
 /// A sketch in a slice of words.
@@ -119,7 +123,7 @@ impl<'a> State<'a> {
         let [head, rest @ ..] = &mut *self.words else { unreachable!("a state has a head") };
         let log2m = (*head >> PARAMS_SHIFT) as u8 & 31;
         let n = (*head >> TAIL_SHIFT) as usize & 0xffff;
-        if n < entries::capacity(tail_words(rest.len() + 1), log2m) {
+        if n < entries::capacity(rest.len().min(TAIL), log2m) {
             entries::put(rest, log2m, n, code);
             *head += 1 << TAIL_SHIFT;
             return Ok(());
@@ -133,18 +137,51 @@ impl<'a> State<'a> {
         if self.is_undefined() {
             return Ok(());
         }
+        if self.words.len() > LINE {
+            if !self.log_tail() {
+                self.store(self.sorted())?;
+            }
+            return self.push(code);
+        }
+        // There is no log to move to: the tail itself has to become shorter by a quarter.
+        let Params { log2m, .. } = self.params();
+        let few = entries::capacity(self.words.len() - 1, log2m) * 3 / 4;
+        let distinct = entries::distinct_at_least(entries::first(&self.words[1..], log2m, self.tail_len()));
+        if self.words.len() == LINE && distinct > few {
+            return Err(Grow { words: 2 * LINE, params: self.params(), dense: false, entries: None });
+        }
         let entries = self.sorted();
-        if self.words.len() <= LINE {
-            // There is no run to move to: the tail itself has to become shorter by a quarter.
-            if entries.contains(&code) {
-                return Ok(());
-            }
-            if entries.len() > sorted_capacity(self.words.len(), self.params().log2m) * 3 / 4 {
-                return Err(self.grow_for(entries));
-            }
+        if entries.contains(&code) {
+            return Ok(());
+        }
+        if entries.len() > few {
+            return Err(self.grow_for(entries));
         }
         self.store(entries)?;
         self.push(code)
+    }
+
+    /// Moves the full tail into the log; `false` when that has no room for it.
+    fn log_tail(&mut self) -> bool {
+        let end = self.logged().end;
+        if self.words.len() - end < TAIL {
+            return false;
+        }
+        self.words.copy_within(1..LINE, end);
+        self.words[NUMBERS] += (TAIL as u64) << LOG_SHIFT;
+        self.words[0] &= !(0xffff << TAIL_SHIFT);
+        true
+    }
+
+    /// Entries in the run of a state that has one.
+    fn run_len(&self) -> usize {
+        self.words[NUMBERS] as u32 as usize
+    }
+
+    /// The words of the log of a state that has one.
+    fn logged(&self) -> Range<usize> {
+        let start = RUN + entries::words(self.run_len(), self.params().log2m);
+        start..start + (self.words[NUMBERS] >> LOG_SHIFT) as usize
     }
 
     /// Merges ascending entries of distinct indexes; the sketch is not dense.
@@ -153,9 +190,7 @@ impl<'a> State<'a> {
             return Ok(());
         }
         let entries = self.sorted();
-        let mut all = Vec::with_capacity(entries.len() + codes.len());
-        entries::merge(codes, entries.iter().copied(), &mut all);
-        self.store(Sorted::Many(all))
+        self.store(entries.merge(codes.len(), |at| codes[at]))
     }
 
     /// Makes these the entries: ascending, of distinct indexes.
@@ -165,18 +200,13 @@ impl<'a> State<'a> {
         if entries.len() > max_sparse(log2m) || entries.len() > sorted_capacity(len, log2m) {
             return Err(self.grow_for(entries));
         }
-        self.words[1..].fill(0);
         self.words[0] &= !(0xffff << TAIL_SHIFT);
-        let to = if len <= LINE {
+        if len <= LINE {
             self.words[0] |= (entries.len() as u64) << TAIL_SHIFT;
-            1
+            entries::fill(&mut self.words[1..], log2m, &entries);
         } else {
-            let run = 1 + tail_words(len);
-            self.words[run] = entries.len() as u64;
-            run + 1
-        };
-        for (at, &code) in entries.iter().enumerate() {
-            entries::put(&mut self.words[to..], log2m, at, code);
+            self.words[NUMBERS] = entries.len() as u64;
+            entries::fill(&mut self.words[RUN..], log2m, &entries);
         }
         Ok(())
     }
@@ -185,7 +215,7 @@ impl<'a> State<'a> {
     fn grow_for(&self, entries: Sorted) -> Grow {
         let params = self.params();
         let n = entries.len();
-        let entries = Some(entries.into_vec());
+        let entries = Some(entries);
         if n > max_sparse(params.log2m) {
             return Grow { entries, ..self.grow_dense(params) };
         }
@@ -201,13 +231,6 @@ impl<'a> State<'a> {
         (self.words[0] >> TAIL_SHIFT) as usize & 0xffff
     }
 
-    /// Entries that can be added before the tail is full.
-    #[inline]
-    fn tail_room(&self) -> usize {
-        let capacity = entries::capacity(tail_words(self.words.len()), self.params().log2m);
-        capacity.saturating_sub(self.tail_len())
-    }
-
     pub(super) fn is_dense(&self) -> bool {
         self.words[0] & DENSE != 0
     }
@@ -221,16 +244,14 @@ impl<'a> State<'a> {
         let Params { log2m, .. } = self.params();
         let n = if self.is_undefined() { 0 } else { self.tail_len() };
         let tail = entries::first(&self.words[1..], log2m, n);
-        let tail = Sorted::collect(n, tail);
         if self.words.len() <= LINE {
-            return tail;
+            return Sorted::collect(n, tail, std::iter::empty());
         }
-        let [n, run @ ..] = &self.words[1 + tail_words(self.words.len())..] else {
-            unreachable!("a slice of more than a line has a run")
-        };
-        let mut all = Vec::with_capacity(tail.len() + *n as usize);
-        entries::merge(&tail, entries::first(run, log2m, *n as usize), &mut all);
-        Sorted::Many(all)
+        let log = &self.words[self.logged()];
+        let logged = entries::capacity(log.len(), log2m);
+        let new = Sorted::collect(logged + n, entries::first(log, log2m, logged), tail);
+        let run = &self.words[RUN..];
+        new.merge(self.run_len(), |at| entries::get(run, log2m, at))
     }
 
     /// The same at a precision of at most the sketch's own.
@@ -263,7 +284,7 @@ impl<'a> State<'a> {
                     registers::raise(registers, code::register(entry, to));
                 })?;
             }
-            Body::Sparse { count, .. } if count <= self.tail_room() => {
+            Body::Sparse { count, .. } if count <= entries::FEW => {
                 let mut grow = Ok(());
                 other.entries(|entry| {
                     if grow.is_ok() {
@@ -366,7 +387,7 @@ impl<'a> State<'a> {
             words: words_for(folded.len(), params.log2m),
             params,
             dense: false,
-            entries: Some(folded.into_vec()),
+            entries: Some(folded),
         })
     }
 
@@ -385,13 +406,17 @@ impl<'a> State<'a> {
         if self.is_dense() {
             moved.raise_all(registers::iter(&self.words[1..], from), from);
         } else {
-            let entries = grow.entries.map_or_else(|| self.sorted_at(to), Sorted::Many);
-            if grow.dense {
-                entries
-                    .iter()
-                    .for_each(|&entry| registers::raise(&mut moved.words[1..], code::register(entry, to)));
-            } else {
-                assert!(moved.store(entries).is_ok(), "the slice has the length asked for");
+            match grow.entries {
+                entries if grow.dense => {
+                    let entries = entries.unwrap_or_else(|| self.sorted_at(to));
+                    let registers = entries.iter().map(|&entry| code::register(entry, to));
+                    registers.for_each(|register| registers::raise(&mut moved.words[1..], register));
+                }
+                Some(entries) => assert!(moved.store(entries).is_ok(), "the slice has the length asked for"),
+                None => {
+                    moved.words[1..LINE].copy_from_slice(&self.words[1..LINE]);
+                    moved.log_tail();
+                }
             }
         }
         moved

@@ -172,7 +172,7 @@ pub(crate) fn sparse_len(codes: &[u64], log2m: u8) -> usize {
     HEADER + rice::count_len(codes.len()) + bits.div_ceil(8)
 }
 
-/// Writes entries (sorted, distinct) into zeroed bytes of that length.
+/// Writes entries (sorted, distinct) into as many bytes.
 pub(crate) fn write_sparse(codes: &[u64], params: Params, out: &mut [u8]) {
     write_header(out, SPARSE, params);
     let (count, gaps) = out[HEADER..].split_at_mut(rice::count_len(codes.len()));
@@ -188,4 +188,5 @@ pub(crate) fn write_sparse(codes: &[u64], params: Params, out: &mut [u8]) {
         }
         next = index + 1;
     }
+    writer.finish();
 }
