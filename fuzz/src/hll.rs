@@ -1,6 +1,8 @@
 //! HLL: text and stored bytes of both versions, unions, serialized transition states.
 
-use sketches::hll::{Body, Corrupt, Params, Sketch, State, Stored, cardinality, code, murmur, registers, v1};
+use sketches::hll::{
+    Body, Corrupt, Cursor, Params, Sketch, State, Stored, cardinality, code, murmur, registers, v1,
+};
 
 /// `hll_in` with hexadecimal digits: what decodes is what a plain decoder makes of it, and is then read as stored bytes.
 pub fn text(input: &[u8]) {
@@ -95,34 +97,30 @@ pub fn wire(input: &[u8]) {
     if matches!(sketch.body, Body::Dense(_)) && sketch.validate().is_err() {
         return;
     }
-    let Ok(mut state) = deserialize(sketch) else { return };
-    let own = State::resume(&mut state).to_bytes();
-    count(&valid(&own));
+    let Ok((mut words, cursor)) = deserialize(sketch) else { return };
+    let state = State::resume(&mut words, cursor);
+    count(&valid(&state.to_bytes()));
     let mut other = Sketch::new(Params { log2m: 7, ..Params::default() });
     (0..100).for_each(|i| other.add(murmur::hash_integer(i, 8, 0)));
-    while let Some(grow) = other.state().merge_state(&State::resume(&mut state)) {
-        let mut larger = vec![0; grow.words];
-        other.state().move_to(&mut larger, grow);
-        let bytes = State::resume(&mut larger).to_bytes();
-        other = Sketch::from_stored(&valid(&bytes)).unwrap();
-        if matches!(valid(&own).body, Body::Dense(_)) {
-            other.make_dense();
-        }
-    }
+    other.merge_state(&state);
     count(&valid(&other.to_bytes()));
 }
 
-/// The words of a state, as the deserial function makes them.
-fn deserialize(sketch: Stored) -> Result<Vec<u64>, Corrupt> {
+/// The words of a state and its cursor, as the deserial function makes them.
+fn deserialize(sketch: Stored) -> Result<(Vec<u64>, Cursor), Corrupt> {
     let mut words = vec![0; State::words_for(&sketch)];
-    State::init(&mut words, sketch.params);
-    while let Some(grow) = State::resume(&mut words).merge(&sketch)? {
+    let mut cursor = State::init(&mut words, sketch.params).cursor();
+    loop {
+        let mut state = State::resume(&mut words, cursor);
+        let Some(grow) = state.merge(&sketch)? else {
+            cursor = state.cursor();
+            return Ok((words, cursor));
+        };
         assert!(grow.words <= 2 + (1usize << 18).div_ceil(10));
         let mut larger = vec![0; grow.words];
-        State::resume(&mut words).move_to(&mut larger, grow);
+        cursor = state.move_to(&mut larger, grow).cursor();
         words = larger;
     }
-    Ok(words)
 }
 
 /// Nearly all the time would go to sketches of many registers: one in 256 of those will do.

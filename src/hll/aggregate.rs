@@ -1,13 +1,66 @@
 //! The aggregates `hll_add_agg` and `hll_union_agg`: a state is a block of words, small for small groups.
 
 use pgrx::pg_sys::Datum;
-use sketches::hll::{Body, Corrupt, Grow, Params, State, cardinality};
+use sketches::hll::{Body, Corrupt, Cursor, Grow, Params, State, cardinality};
 
 use super::{corrupt, settings, stored, value};
 use crate::error::OrRaise;
 use crate::pg::call::Call;
 use crate::pg::words::Words;
 use crate::sql_function;
+
+/// A state: a sketch in a block of words. Its cursor is the tag of the `internal` value.
+struct Sketch {
+    words: Words,
+    cursor: Cursor,
+}
+
+impl Sketch {
+    #[inline]
+    fn init(mut words: Words, params: Params) -> Self {
+        let cursor = State::init(words.words_mut(), params).cursor();
+        Sketch { words, cursor }
+    }
+
+    /// The state in argument `i`, which is not NULL.
+    #[inline]
+    fn of(call: Call, i: usize) -> Self {
+        let value = call.words(i);
+        Sketch { words: value.block(), cursor: Cursor::from_bits(value.tag()) }
+    }
+
+    #[inline]
+    fn state(&mut self) -> State<'_> {
+        State::resume(self.words.words_mut(), self.cursor)
+    }
+
+    /// Makes a change; one that asks for a larger block is made again in one from `alloc`.
+    #[inline]
+    fn change(&mut self, alloc: impl Fn(usize) -> Words, mut change: impl FnMut(&mut State) -> Option<Grow>) {
+        loop {
+            let mut state = self.state();
+            let grow = change(&mut state);
+            self.cursor = state.cursor();
+            match grow {
+                None => return,
+                Some(grow) => self.grow(&alloc, grow),
+            }
+        }
+    }
+
+    #[cold]
+    fn grow(&mut self, alloc: impl Fn(usize) -> Words, grow: Grow) {
+        let mut larger = alloc(grow.words);
+        self.cursor = self.state().move_to(larger.words_mut(), grow).cursor();
+        std::mem::replace(&mut self.words, larger).free();
+    }
+
+    #[inline]
+    fn datum(mut self) -> Datum {
+        let open = self.state().open();
+        self.words.value(open, self.cursor.to_bits()).datum()
+    }
+}
 
 sql_function!(
     /// Transition of `hll_add_agg(hashval [, log2m [, regwidth [, expthresh [, sparseon]]]])`.
@@ -16,24 +69,30 @@ sql_function!(
         if call.is_null(0) {
             return first(call);
         }
-        let mut state = call.words(0);
-        if !call.is_null(1) {
-            while let Err(grow) = State::resume(state.words_mut()).add(call.i64(1) as u64) {
-                state = moved(call, state, grow);
-            }
+        if call.is_null(1) {
+            return call.datum(0);
         }
-        state.datum()
+        let (mut value, hash) = (call.words(0), call.i64(1) as u64);
+        if let Some(cursor) = Cursor::from_bits(value.tag()).put(value.halves(), hash) {
+            value.set_tag(cursor.to_bits());
+            return value.datum();
+        }
+        let mut sketch = Sketch::of(call, 0);
+        sketch.change(|len| Words::alloc(call.aggregate_context(), len), |state| state.add(hash).err());
+        sketch.datum()
     }
 );
 
 /// The state of a new group, whose first value may be NULL.
 fn first(call: Call) -> Datum {
-    let mut state = Words::alloc(call.aggregate_context(), State::SMALLEST);
-    let mut sketch = State::init(state.words_mut(), params(call, 2));
+    let words = Words::alloc(call.aggregate_context(), State::SMALLEST);
+    let mut sketch = Sketch::init(words, params(call, 2));
     if !call.is_null(1) {
-        assert!(sketch.add(call.i64(1) as u64).is_ok(), "an empty state takes a value");
+        let mut state = sketch.state();
+        assert!(state.add(call.i64(1) as u64).is_ok(), "an empty state takes a value");
+        sketch.cursor = state.cursor();
     }
-    state.datum()
+    sketch.datum()
 }
 
 /// The parameters from argument `i` on; those that are missing or NULL have their defaults.
@@ -56,15 +115,6 @@ pub fn params(call: Call, i: usize) -> Params {
     params
 }
 
-#[cold]
-fn moved(call: Call, state: Words, grow: Grow) -> Words {
-    let mut larger = Words::alloc(call.aggregate_context(), grow.words);
-    let mut old = state;
-    State::resume(old.words_mut()).move_to(larger.words_mut(), grow);
-    state.free();
-    larger
-}
-
 sql_function!(
     /// Transition of `hll_union_agg(hll)`.
     hll_union_trans,
@@ -73,18 +123,15 @@ sql_function!(
             return if call.is_null(0) { call.null() } else { call.datum(0) };
         }
         let bytes = call.bytes(1);
-        let mut state = if call.is_null(0) {
-            let sketch = stored(&bytes);
-            let mut state = Words::alloc(call.aggregate_context(), State::words_for(&sketch));
-            State::init(state.words_mut(), sketch.params);
-            state
+        let alloc = |len| Words::alloc(call.aggregate_context(), len);
+        let mut sketch = if call.is_null(0) {
+            let first = stored(&bytes);
+            Sketch::init(alloc(State::words_for(&first)), first.params)
         } else {
-            call.words(0)
+            Sketch::of(call, 0)
         };
-        while let Some(grow) = merged(State::resume(state.words_mut()).merge_bytes(&bytes)) {
-            state = moved(call, state, grow);
-        }
-        state.datum()
+        sketch.change(alloc, |state| merged(state.merge_bytes(&bytes)));
+        sketch.datum()
     }
 );
 
@@ -100,18 +147,17 @@ sql_function!(
         if call.is_null(1) {
             return if call.is_null(0) { call.null() } else { call.datum(0) };
         }
-        let mut other = call.words(1);
+        let mut other = Sketch::of(call, 1);
+        let alloc = |len| Words::alloc(call.aggregate_context(), len);
         if call.is_null(0) {
-            let mut state = Words::alloc(call.aggregate_context(), other.words().len());
-            state.words_mut().copy_from_slice(other.words());
-            return state.datum();
+            let mut words = alloc(other.words.words().len());
+            words.words_mut().copy_from_slice(other.words.words());
+            return Sketch { words, ..other }.datum();
         }
-        let mut state = call.words(0);
-        let other = State::resume(other.words_mut());
-        while let Some(grow) = State::resume(state.words_mut()).merge_state(&other) {
-            state = moved(call, state, grow);
-        }
-        state.datum()
+        let mut sketch = Sketch::of(call, 0);
+        let other = other.state();
+        sketch.change(alloc, |state| state.merge_state(&other));
+        sketch.datum()
     }
 );
 
@@ -122,8 +168,7 @@ sql_function!(
         if call.is_null(0) {
             return call.null();
         }
-        let mut state = call.words(0);
-        value(&State::resume(state.words_mut()).encoder())
+        value(&Sketch::of(call, 0).state().encoder())
     }
 );
 
@@ -137,13 +182,8 @@ sql_function!(
         if let Body::Dense(_) = sketch.body {
             sketch.validate().unwrap_or_else(|error| corrupt(error).raise());
         }
-        let mut state = Words::alloc_here(State::words_for(&sketch));
-        State::init(state.words_mut(), sketch.params);
-        while let Some(grow) = merged(State::resume(state.words_mut()).merge(&sketch)) {
-            let mut larger = Words::alloc_here(grow.words);
-            State::resume(state.words_mut()).move_to(larger.words_mut(), grow);
-            state = larger;
-        }
+        let mut state = Sketch::init(Words::alloc_here(State::words_for(&sketch)), sketch.params);
+        state.change(Words::alloc_here, |state| merged(state.merge(&sketch)));
         state.datum()
     }
 );
@@ -153,8 +193,7 @@ fn count(call: Call) -> Option<f64> {
     if call.is_null(0) {
         return None;
     }
-    let mut state = call.words(0);
-    let bytes = State::resume(state.words_mut()).to_bytes();
+    let bytes = Sketch::of(call, 0).state().to_bytes();
     cardinality(&stored(&bytes))
 }
 

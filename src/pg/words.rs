@@ -1,5 +1,9 @@
-//! Transition states of 64-bit words, laid out for small groups: the low half of the first word holds the
-//! number of words, the rest of the block is the owner's.
+//! Transition states of 64-bit words, laid out for small groups: the low half of the first word holds the number of words,
+//! the rest of the block is the owner's.
+//!
+//! In the `internal` value, the address of the block leaves sixteen bits to what is needed for every row, so that the block
+//! itself, which is hardly ever in the processor's caches, need not be read for it: how many halves of words behind the
+//! first word the owner has opened, and the owner's tag.
 
 use std::ptr::NonNull;
 
@@ -10,7 +14,12 @@ use super::aggregate::AggregateContext;
 use super::call::Call;
 use super::memory;
 
-/// A block of words behind an `internal` value.
+/// The bits of an address; above them the bits of the tag, then those of the open halves.
+const ADDRESS_BITS: u32 = 48;
+const TAG_BITS: u32 = 12;
+const OPEN_SHIFT: u32 = ADDRESS_BITS + TAG_BITS;
+
+/// A block of words.
 #[derive(Clone, Copy)]
 pub struct Words(NonNull<u64>);
 
@@ -40,9 +49,16 @@ impl Words {
         }
     }
 
+    /// The value of the block, with the first `open` halves of words behind its first word open, at most 15, and a tag of
+    /// twelve bits.
     #[inline]
-    pub fn datum(self) -> Datum {
-        Datum::from(self.0.as_ptr())
+    pub fn value(self, open: usize, tag: u16) -> Value {
+        let address = self.0.as_ptr() as u64;
+        assert!(address >> ADDRESS_BITS == 0, "an address has 48 bits");
+        assert!(open < 16 && open <= 2 * (self.len() - 1), "no more is open than there is");
+        let mut value = Value(address | (open as u64) << OPEN_SHIFT);
+        value.set_tag(tag);
+        value
     }
 
     #[inline]
@@ -70,12 +86,57 @@ impl Words {
     }
 }
 
+/// A block as an `internal` value.
+#[derive(Clone, Copy)]
+pub struct Value(u64);
+
+impl Value {
+    #[inline]
+    pub fn datum(self) -> Datum {
+        Datum::from(self.0)
+    }
+
+    #[inline]
+    pub fn block(self) -> Words {
+        let address = self.0 & ((1 << ADDRESS_BITS) - 1);
+        Words(NonNull::new(address as *mut u64).expect("a state is never NULL here"))
+    }
+
+    #[inline]
+    pub fn tag(self) -> u16 {
+        (self.0 >> ADDRESS_BITS) as u16 & ((1 << TAG_BITS) - 1)
+    }
+
+    /// Exchanges the tag; what is open stays so.
+    #[inline]
+    pub fn set_tag(&mut self, tag: u16) {
+        debug_assert!(tag >> TAG_BITS == 0);
+        let tag = (tag & ((1 << TAG_BITS) - 1)) as u64;
+        self.0 = self.0 & !(((1 << TAG_BITS) - 1) << ADDRESS_BITS) | tag << ADDRESS_BITS;
+    }
+
+    /// How many halves of words are open.
+    #[inline]
+    pub fn open(self) -> usize {
+        (self.0 >> OPEN_SHIFT) as usize
+    }
+
+    /// The open halves of words, without a look at the block.
+    #[inline]
+    pub fn halves(&mut self) -> &mut [u32] {
+        let start = self.block().0.as_ptr().wrapping_add(1);
+        // SAFETY: Words::value() made sure that the block has so many halves behind its first word, and only it makes
+        // values; a transition function has the state for itself while it runs.
+        unsafe { std::slice::from_raw_parts_mut(start.cast(), self.open()) }
+    }
+}
+
 impl Call {
     /// The block behind argument `i`, which the SQL declaration gives the type `internal`; not NULL.
     #[inline]
-    pub fn words(self, i: usize) -> Words {
-        // SAFETY: PostgreSQL passes `internal` values only from functions of the same aggregate, and those make
-        // them with Words::datum().
-        unsafe { Words(NonNull::new_unchecked(self.datum(i).cast_mut_ptr())) }
+    pub fn words(self, i: usize) -> Value {
+        // PostgreSQL passes `internal` values only from functions of the same aggregate, and those make them with
+        // Value::datum().
+        Value(self.datum(i).value() as u64)
     }
 }

@@ -34,13 +34,29 @@ pub fn words(entries: usize, log2m: u8) -> usize {
 pub fn put(words: &mut [u64], log2m: u8, at: usize, code: u64) {
     let packed = pack(code, log2m);
     if narrow(log2m) {
-        // The low half stays where the high one is written; no branch says so, since none could be predicted.
         let shift = at % 2 * 32;
         let word = &mut words[at / 2];
         *word = *word & !(u64::MAX << shift) | packed << shift;
     } else {
         words[at] = packed;
     }
+}
+
+/// Writes entry `at` as [`put`] does, without reading anything: into the halves of the words as they lie in memory.
+/// `false` where there is no room for it.
+#[inline]
+pub fn put_half(halves: &mut [u32], log2m: u8, at: usize, code: u64) -> bool {
+    let packed = pack(code, log2m);
+    let place = |half: usize| half ^ cfg!(target_endian = "big") as usize;
+    if narrow(log2m) {
+        let Some(half) = halves.get_mut(place(at)) else { return false };
+        *half = packed as u32;
+    } else {
+        let Some(halves) = halves.get_mut(2 * at..2 * at + 2) else { return false };
+        halves[place(0)] = packed as u32;
+        halves[place(1)] = (packed >> 32) as u32;
+    }
+    true
 }
 
 /// Writes these entries, the first of all.
@@ -160,6 +176,13 @@ impl Sorted {
         sorted
     }
 
+    pub fn into_vec(self) -> Vec<u64> {
+        match self {
+            Sorted::Few(few, n) => few[..n].to_vec(),
+            Sorted::Many(many) => many,
+        }
+    }
+
     /// These and `n` others that are ascending and of distinct indexes, given by their numbers.
     #[inline]
     pub fn merge(self, n: usize, others: impl Fn(usize) -> u64) -> Self {
@@ -210,7 +233,17 @@ mod tests {
             let mut codes: Vec<u64> =
                 hashes.chain([0, 1 << 63, u64::MAX]).map(|hash| code::of_hash(hash, log2m)).collect();
             let mut words = vec![0; codes.len()];
-            codes.iter().enumerate().for_each(|(at, &code)| put(&mut words, log2m, at, code));
+            let mut halves = vec![0; 2 * codes.len()];
+            for (at, &code) in codes.iter().enumerate() {
+                put(&mut words, log2m, at, code);
+                assert!(put_half(&mut halves, log2m, at, code));
+            }
+            let pairs = halves.chunks(2).map(|pair| [pair[0].to_ne_bytes(), pair[1].to_ne_bytes()].concat());
+            assert!(pairs.eq(words.iter().map(|word| word.to_ne_bytes())));
+            assert!(!put_half(&mut halves, log2m, 2 * codes.len(), codes[0]));
+            let mut filled = vec![0; words.len()];
+            fill(&mut filled, log2m, &codes);
+            assert_eq!(filled, words);
             assert!(first(&words, log2m, codes.len()).eq(codes.iter().copied()));
             assert!(capacity(words.len(), log2m) >= codes.len());
 

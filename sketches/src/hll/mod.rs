@@ -30,7 +30,7 @@ pub mod v1;
 pub use estimate::{cardinality, standard_error};
 pub use params::Params;
 pub use sketch::Sketch;
-pub use state::{Encoder, Grow, State};
+pub use state::{Cursor, Encoder, Grow, State};
 pub use stored::{Body, Stored};
 
 /// Stored bytes that no encoder writes; the text says what is wrong with them, in lowercase.

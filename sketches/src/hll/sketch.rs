@@ -3,21 +3,22 @@
 use super::Corrupt;
 use super::params::Params;
 use super::registers;
-use super::state::{Grow, State};
+use super::state::{Cursor, Grow, State};
 use super::stored::Stored;
 
 /// A sketch that owns its words and grows by itself.
 #[derive(Clone, Debug)]
 pub struct Sketch {
     words: Vec<u64>,
+    cursor: Cursor,
 }
 
 impl Sketch {
     /// An empty sketch.
     pub fn new(params: Params) -> Self {
         let mut words = vec![0; State::SMALLEST];
-        State::init(&mut words, params);
-        Sketch { words }
+        let cursor = State::init(&mut words, params).cursor();
+        Sketch { words, cursor }
     }
 
     /// The sketch that a stored one holds.
@@ -27,32 +28,45 @@ impl Sketch {
         Ok(new)
     }
 
+    /// The sketch as a state, to look at.
     pub fn state(&mut self) -> State<'_> {
-        State::resume(&mut self.words)
+        State::resume(&mut self.words, self.cursor)
+    }
+
+    /// Lets a change be made.
+    fn change<T>(&mut self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.state();
+        let result = change(&mut state);
+        self.cursor = state.cursor();
+        result
     }
 
     pub fn add(&mut self, hash: u64) {
-        while let Err(grow) = self.state().add(hash) {
+        while let Err(grow) = self.change(|state| state.add(hash)) {
             self.grow(grow);
         }
     }
 
     pub fn merge(&mut self, other: &Stored) -> Result<(), Corrupt> {
-        while let Some(grow) = self.state().merge(other)? {
+        while let Some(grow) = self.change(|state| state.merge(other))? {
             self.grow(grow);
         }
         Ok(())
     }
 
     pub fn merge_bytes(&mut self, other: &[u8]) -> Result<(), Corrupt> {
-        while let Some(grow) = self.state().merge_bytes(other)? {
+        while let Some(grow) = self.change(|state| state.merge_bytes(other))? {
             self.grow(grow);
         }
         Ok(())
     }
 
     pub fn merge_sketch(&mut self, other: &mut Sketch) {
-        while let Some(grow) = self.state().merge_state(&other.state()) {
+        self.merge_state(&other.state());
+    }
+
+    pub fn merge_state(&mut self, other: &State) {
+        while let Some(grow) = self.change(|state| state.merge_state(other)) {
             self.grow(grow);
         }
     }
@@ -73,12 +87,12 @@ impl Sketch {
     }
 
     pub fn make_undefined(&mut self) {
-        self.state().make_undefined();
+        self.change(|state| state.make_undefined());
     }
 
     fn grow(&mut self, grow: Grow) {
         let mut words = vec![0; grow.words];
-        self.state().move_to(&mut words, grow);
+        self.cursor = self.state().move_to(&mut words, grow).cursor();
         self.words = words;
     }
 

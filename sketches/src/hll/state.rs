@@ -1,12 +1,14 @@
 //! A sketch being built: an aggregate's transition state.
 //!
-//! It lies in a slice of 64-bit words that the caller allocates. The first word is the head, of which the
-//! low half belongs to the caller (who may keep the length of the slice there); then come
+//! It lies in a slice of 64-bit words that the caller allocates, and a [`Cursor`] that the caller keeps elsewhere. The
+//! first word is the head, of which the low half belongs to the caller (who may keep the length of the slice there);
+//! then come
 //!
 //! * entries ([`code`]): a *tail* in order of arrival, which fills the first cache line. From 16 words on there follow
 //!   two numbers, a *run*, ascending, and a *log*, which takes in full tails as they are. When it has no room for
 //!   another one, all is sorted into the run. So adding to many sketches in turn takes one cache miss each, where a
-//!   hash table would take two, and each entry is merged a few times only, however large the sketch gets;
+//!   hash table would take two; nobody waits for that one, because the cursor says where to write and nothing has to be
+//!   read; and each entry is merged a few times only, however large the sketch gets;
 //! * or the registers.
 //!
 //! When a sketch outgrows its slice, adding asks for a larger one by returning [`Grow`]; the caller
@@ -23,12 +25,9 @@ use super::params::{Params, dense_words, max_sparse};
 use super::registers;
 use super::stored::{self, Body, HEADER, Stored};
 
-/// Where the head says how many entries the tail has.
-const TAIL_SHIFT: u32 = 32;
+const UNDEFINED: u64 = 1 << 32;
 const PARAMS_SHIFT: u32 = 48;
 const DENSE: u64 = 1 << 63;
-/// A number of entries that says: undefined.
-const UNDEFINED: usize = 0xffff;
 
 /// Words of a cache line: a state of as many has a tail only.
 const LINE: usize = 8;
@@ -63,13 +62,46 @@ pub struct Grow {
     params: Params,
     dense: bool,
     /// What the sketch holds, where that was found out already, with what it is about to receive. Otherwise the entries
-    /// of a full cache line move as they are.
-    entries: Option<Sorted>,
+    /// of a full tail move as they are.
+    entries: Option<Vec<u64>>,
+}
+
+/// What it takes to add to a sketch without looking at it: the number of entries in its tail and its precision.
+#[derive(Clone, Copy, Debug)]
+pub struct Cursor {
+    tail: u8,
+    log2m: u8,
+}
+
+impl Cursor {
+    const LOG2M_BITS: u32 = 5;
+
+    /// Nine bits.
+    #[inline]
+    pub fn to_bits(self) -> u16 {
+        (self.tail as u16) << Self::LOG2M_BITS | self.log2m as u16
+    }
+
+    #[inline]
+    pub fn from_bits(bits: u16) -> Self {
+        Cursor { tail: (bits >> Self::LOG2M_BITS) as u8, log2m: bits as u8 & ((1 << Self::LOG2M_BITS) - 1) }
+    }
+
+    /// Adds a hash, where the tail has room: writes into `halves`, the first [`State::open`] halves of words behind the head,
+    /// and returns the next cursor. `None` leaves it to [`State::add`].
+    #[inline]
+    pub fn put(self, halves: &mut [u32], hash: u64) -> Option<Cursor> {
+        let code = code::of_hash(hash, self.log2m);
+        entries::put_half(halves, self.log2m, self.tail as usize, code)
+            .then_some(Cursor { tail: self.tail + 1, ..self })
+    }
 }
 
 /// A sketch in a slice of words.
 pub struct State<'a> {
     words: &'a mut [u64],
+    /// Entries in the tail.
+    tail: usize,
 }
 
 impl<'a> State<'a> {
@@ -81,13 +113,24 @@ impl<'a> State<'a> {
     #[inline]
     pub fn init(words: &'a mut [u64], params: Params) -> Self {
         words[0] |= (params.to_bits() as u64) << PARAMS_SHIFT;
-        State { words }
+        State { words, tail: 0 }
     }
 
-    /// The sketch that earlier calls built in these words.
+    /// The sketch that earlier calls built in these words and left with this cursor.
     #[inline]
-    pub fn resume(words: &'a mut [u64]) -> Self {
-        State { words }
+    pub fn resume(words: &'a mut [u64], cursor: Cursor) -> Self {
+        State { words, tail: cursor.tail as usize }
+    }
+
+    #[inline]
+    pub fn cursor(&self) -> Cursor {
+        Cursor { tail: self.tail as u8, log2m: log2m(self.words[0]) }
+    }
+
+    /// Halves of words behind the head that [`Cursor::put`] may use: none of a sketch without a tail.
+    #[inline]
+    pub fn open(&self) -> usize {
+        if self.words[0] & (DENSE | UNDEFINED) != 0 { 0 } else { 2 * self.tail_words() }
     }
 
     /// Words that suit a sketch about to receive `sketch`.
@@ -108,9 +151,8 @@ impl<'a> State<'a> {
     /// Adds a hash.
     #[inline]
     pub fn add(&mut self, hash: u64) -> Result<(), Grow> {
-        let head = self.words[0];
-        let log2m = (head >> PARAMS_SHIFT) as u8 & 31;
-        if head & DENSE != 0 {
+        let log2m = log2m(self.words[0]);
+        if self.is_dense() {
             registers::raise(&mut self.words[1..], code::register_of_hash(hash, log2m));
             return Ok(());
         }
@@ -120,12 +162,10 @@ impl<'a> State<'a> {
     /// Adds an entry; the sketch is not dense.
     #[inline]
     fn push(&mut self, code: u64) -> Result<(), Grow> {
-        let [head, rest @ ..] = &mut *self.words else { unreachable!("a state has a head") };
-        let log2m = (*head >> PARAMS_SHIFT) as u8 & 31;
-        let n = (*head >> TAIL_SHIFT) as usize & 0xffff;
-        if n < entries::capacity(rest.len().min(TAIL), log2m) {
-            entries::put(rest, log2m, n, code);
-            *head += 1 << TAIL_SHIFT;
+        let log2m = log2m(self.words[0]);
+        if self.tail < entries::capacity(self.tail_words(), log2m) && !self.is_undefined() {
+            entries::put(&mut self.words[1..], log2m, self.tail, code);
+            self.tail += 1;
             return Ok(());
         }
         self.push_full(code)
@@ -146,8 +186,8 @@ impl<'a> State<'a> {
         // There is no log to move to: the tail itself has to become shorter by a quarter.
         let Params { log2m, .. } = self.params();
         let few = entries::capacity(self.words.len() - 1, log2m) * 3 / 4;
-        let distinct = entries::distinct_at_least(entries::first(&self.words[1..], log2m, self.tail_len()));
-        if self.words.len() == LINE && distinct > few {
+        let distinct = entries::distinct_at_least(entries::first(&self.words[1..], log2m, self.tail));
+        if distinct > few && self.words.len() == LINE {
             return Err(Grow { words: 2 * LINE, params: self.params(), dense: false, entries: None });
         }
         let entries = self.sorted();
@@ -169,7 +209,7 @@ impl<'a> State<'a> {
         }
         self.words.copy_within(1..LINE, end);
         self.words[NUMBERS] += (TAIL as u64) << LOG_SHIFT;
-        self.words[0] &= !(0xffff << TAIL_SHIFT);
+        self.tail = 0;
         true
     }
 
@@ -200,9 +240,9 @@ impl<'a> State<'a> {
         if entries.len() > max_sparse(log2m) || entries.len() > sorted_capacity(len, log2m) {
             return Err(self.grow_for(entries));
         }
-        self.words[0] &= !(0xffff << TAIL_SHIFT);
+        self.tail = 0;
         if len <= LINE {
-            self.words[0] |= (entries.len() as u64) << TAIL_SHIFT;
+            self.tail = entries.len();
             entries::fill(&mut self.words[1..], log2m, &entries);
         } else {
             self.words[NUMBERS] = entries.len() as u64;
@@ -215,7 +255,7 @@ impl<'a> State<'a> {
     fn grow_for(&self, entries: Sorted) -> Grow {
         let params = self.params();
         let n = entries.len();
-        let entries = Some(entries);
+        let entries = Some(entries.into_vec());
         if n > max_sparse(params.log2m) {
             return Grow { entries, ..self.grow_dense(params) };
         }
@@ -227,8 +267,9 @@ impl<'a> State<'a> {
         Grow { words: 1 + registers::words(params.log2m), params, dense: true, entries: None }
     }
 
-    fn tail_len(&self) -> usize {
-        (self.words[0] >> TAIL_SHIFT) as usize & 0xffff
+    #[inline]
+    fn tail_words(&self) -> usize {
+        (self.words.len() - 1).min(TAIL)
     }
 
     pub(super) fn is_dense(&self) -> bool {
@@ -236,20 +277,19 @@ impl<'a> State<'a> {
     }
 
     fn is_undefined(&self) -> bool {
-        !self.is_dense() && self.tail_len() == UNDEFINED
+        self.words[0] & UNDEFINED != 0
     }
 
     /// The entries of a sketch that is not dense, ascending and of distinct indexes.
     fn sorted(&self) -> Sorted {
         let Params { log2m, .. } = self.params();
-        let n = if self.is_undefined() { 0 } else { self.tail_len() };
-        let tail = entries::first(&self.words[1..], log2m, n);
+        let tail = entries::first(&self.words[1..], log2m, self.tail);
         if self.words.len() <= LINE {
-            return Sorted::collect(n, tail, std::iter::empty());
+            return Sorted::collect(self.tail, tail, std::iter::empty());
         }
         let log = &self.words[self.logged()];
         let logged = entries::capacity(log.len(), log2m);
-        let new = Sorted::collect(logged + n, entries::first(log, log2m, logged), tail);
+        let new = Sorted::collect(logged + self.tail, entries::first(log, log2m, logged), tail);
         let run = &self.words[RUN..];
         new.merge(self.run_len(), |at| entries::get(run, log2m, at))
     }
@@ -387,13 +427,14 @@ impl<'a> State<'a> {
             words: words_for(folded.len(), params.log2m),
             params,
             dense: false,
-            entries: Some(folded),
+            entries: Some(folded.into_vec()),
         })
     }
 
     pub(super) fn make_undefined(&mut self) {
         self.words[1..].fill(0);
-        self.words[0] = self.words[0] & !DENSE | (UNDEFINED as u64) << TAIL_SHIFT;
+        self.words[0] = self.words[0] & !DENSE | UNDEFINED;
+        self.tail = 0;
     }
 
     /// Moves the sketch to the slice that `grow` asked for: zeroed words but for the caller's half.
@@ -406,7 +447,7 @@ impl<'a> State<'a> {
         if self.is_dense() {
             moved.raise_all(registers::iter(&self.words[1..], from), from);
         } else {
-            match grow.entries {
+            match grow.entries.map(Sorted::Many) {
                 entries if grow.dense => {
                     let entries = entries.unwrap_or_else(|| self.sorted_at(to));
                     let registers = entries.iter().map(|&entry| code::register(entry, to));
@@ -492,6 +533,11 @@ impl Encoder<'_> {
             }
         }
     }
+}
+
+#[inline]
+fn log2m(head: u64) -> u8 {
+    (head >> PARAMS_SHIFT) as u8 & 31
 }
 
 #[inline]
