@@ -77,13 +77,23 @@ sql_function!(
             value.set_tag(cursor.to_bits());
             return value.datum();
         }
-        let mut sketch = Sketch::of(call, 0);
-        sketch.change(|len| Words::alloc(call.aggregate_context(), len), |state| state.add(hash).err());
-        sketch.datum()
+        add(call, hash)
     }
 );
 
+/// Adds a hash to a state that has to be looked at: apart, so that it costs the others nothing.
+#[inline(never)]
+fn add(call: Call, hash: u64) -> Datum {
+    let mut sketch = Sketch::of(call, 0);
+    if sketch.state().raise(hash) {
+        return call.datum(0);
+    }
+    sketch.change(|len| Words::alloc(call.aggregate_context(), len), |state| state.add(hash).err());
+    sketch.datum()
+}
+
 /// The state of a new group, whose first value may be NULL.
+#[inline(never)]
 fn first(call: Call) -> Datum {
     let words = Words::alloc(call.aggregate_context(), State::SMALLEST);
     let mut sketch = Sketch::init(words, params(call, 2));
@@ -123,17 +133,25 @@ sql_function!(
             return if call.is_null(0) { call.null() } else { call.datum(0) };
         }
         let bytes = call.bytes(1);
-        let alloc = |len| Words::alloc(call.aggregate_context(), len);
-        let mut sketch = if call.is_null(0) {
-            let first = stored(&bytes);
-            Sketch::init(alloc(State::words_for(&first)), first.params)
-        } else {
-            Sketch::of(call, 0)
-        };
-        sketch.change(alloc, |state| merged(state.merge_bytes(&bytes)));
-        sketch.datum()
+        if !call.is_null(0) && Sketch::of(call, 0).state().merge_few(&bytes) {
+            return call.datum(0);
+        }
+        merge(call, &bytes)
     }
 );
+
+/// Merges a stored sketch in the general way.
+#[inline(never)]
+fn merge(call: Call, bytes: &[u8]) -> Datum {
+    let (other, alloc) = (stored(bytes), |len| Words::alloc(call.aggregate_context(), len));
+    let mut sketch = if call.is_null(0) {
+        Sketch::init(alloc(State::words_for(&other)), other.params)
+    } else {
+        Sketch::of(call, 0)
+    };
+    sketch.change(alloc, |state| merged(state.merge(&other)));
+    sketch.datum()
+}
 
 #[inline]
 fn merged(result: Result<Option<Grow>, Corrupt>) -> Option<Grow> {

@@ -1,5 +1,5 @@
-//! Transition states of 64-bit words, laid out for small groups: the low half of the first word holds the number of words,
-//! the rest of the block is the owner's.
+//! Transition states: blocks of 64-bit words in the aggregate's memory context, where `work_mem` sees them. The low half
+//! of the first word holds the number of words, the rest of the block is the owner's.
 //!
 //! In the `internal` value, the address of the block leaves sixteen bits to what is needed for every row, so that the block
 //! itself, which is hardly ever in the processor's caches, need not be read for it: how many halves of words behind the
@@ -79,6 +79,21 @@ impl Words {
         unsafe { std::slice::from_raw_parts_mut(self.0.as_ptr(), self.len()) }
     }
 
+    /// The bytes behind the first word.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        let words = &self.words()[1..];
+        // SAFETY: the bytes of these words.
+        unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), size_of_val(words)) }
+    }
+
+    #[inline]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        let words = &mut self.words_mut()[1..];
+        // SAFETY: as in bytes().
+        unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), size_of_val(words)) }
+    }
+
     /// Gives the memory back at once, after the contents moved to a larger block.
     pub fn free(self) {
         // SAFETY: the block came from palloc and nothing refers to it any more.
@@ -117,7 +132,7 @@ impl Value {
 
     /// How many halves of words are open.
     #[inline]
-    pub fn open(self) -> usize {
+    fn open(self) -> usize {
         (self.0 >> OPEN_SHIFT) as usize
     }
 
@@ -128,6 +143,14 @@ impl Value {
         // SAFETY: Words::value() made sure that the block has so many halves behind its first word, and only it makes
         // values; a transition function has the state for itself while it runs.
         unsafe { std::slice::from_raw_parts_mut(start.cast(), self.open()) }
+    }
+
+    /// The bytes of the open halves.
+    #[inline]
+    pub fn open_bytes(&mut self) -> &mut [u8] {
+        let halves = self.halves();
+        // SAFETY: the bytes of these halves.
+        unsafe { std::slice::from_raw_parts_mut(halves.as_mut_ptr().cast(), size_of_val(halves)) }
     }
 }
 

@@ -10,21 +10,21 @@ use pgrx::PgSqlErrorCode::{
 };
 use pgrx::pg_sys;
 use sketches::topn::jsonb::{self, List, NotCounters};
-use sketches::topn::{self, Block, Counter, MAX_ITEM, list};
+use sketches::topn::{self, Block, Counter, Cursor, MAX_ITEM, list};
 
 pub use setting::{define as define_setting, number_of_counters};
 
 use crate::error::{Error, OrRaise, Result};
-use crate::pg::aggregate::{AggregateContext, State};
 use crate::pg::call::Call;
 use crate::pg::rows::Rows;
 use crate::pg::varlena::{varlena, varlena_with};
+use crate::pg::words::Words;
 use crate::sql_function;
 
-/// The transition state of the aggregate that makes the call.
+/// The transition state of the aggregate that makes the call. Its cursor is the tag of the `internal` value.
 struct Transition {
     call: Call,
-    state: Option<State>,
+    state: Option<Words>,
 }
 
 impl Transition {
@@ -37,7 +37,10 @@ impl Transition {
     #[inline]
     fn datum(self) -> Datum {
         match self.state {
-            Some(state) => state.datum(),
+            Some(state) => {
+                let (cursor, open) = topn::cursor(state.bytes());
+                state.value(open / 4, cursor.to_bits()).datum()
+            }
             None => self.call.null(),
         }
     }
@@ -53,7 +56,7 @@ impl Block for Transition {
     }
 
     fn replace(&mut self, size: usize, fill: impl FnOnce(&[u8], &mut [u8])) {
-        let mut new = self.call.aggregate_context().alloc(size.div_ceil(4));
+        let mut new = Words::alloc(self.call.aggregate_context(), 1 + size.div_ceil(8));
         fill(self.bytes(), new.bytes_mut());
         if let Some(old) = self.state.replace(new) {
             old.free();
@@ -61,31 +64,51 @@ impl Block for Transition {
     }
 }
 
+/// The state in argument `i`; `None` when it is NULL.
 #[inline]
-fn state(call: Call, i: usize) -> Option<State> {
-    // SAFETY: SQL cannot make an `internal` value; those that come here are transition states of this module.
-    (!call.is_null(i)).then(|| unsafe { State::from_datum(call.datum(i)) })
+fn state(call: Call, i: usize) -> Option<Words> {
+    (!call.is_null(i)).then(|| {
+        let value = call.words(i);
+        let mut state = value.block();
+        topn::settle(state.bytes_mut(), Cursor::from_bits(value.tag()));
+        state
+    })
 }
 
 sql_function!(
     /// `topn_add_trans(internal, text)` and `(internal, text, bigint)`: counts one item, `weight` times.
     topn_add_trans,
     |call| {
-        let mut transition = Transition::of(call);
         let weighted = call.nargs() > 2;
         if call.is_null(1) || weighted && (call.is_null(2) || call.i64(2) == 0) {
-            return transition.datum();
+            return Transition::of(call).datum();
         }
         let weight = if weighted { call.i64(2) } else { 1 };
         if weight < 0 {
             negative_weight(weight).raise()
         }
-        topn::add(&mut transition, number_of_counters(), &call.bytes(1), weight as u64)
-            .map_err(state_error)
-            .or_raise();
-        transition.datum()
+        let (item, weight) = (call.bytes(1), weight as u64);
+        if !call.is_null(0) {
+            let mut value = call.words(0);
+            if let Some(cursor) = Cursor::from_bits(value.tag()).put(value.open_bytes(), &item, weight) {
+                value.set_tag(cursor.to_bits());
+                return value.datum();
+            }
+            if topn::count(value.block().bytes_mut(), &item, weight) {
+                return call.datum(0);
+            }
+        }
+        add(call, &item, weight)
     }
 );
+
+/// Counts an item in a state that has to be looked at: apart, so that it costs the others nothing.
+#[inline(never)]
+fn add(call: Call, item: &[u8], weight: u64) -> Datum {
+    let mut transition = Transition::of(call);
+    topn::add(&mut transition, number_of_counters(), item, weight).map_err(state_error).or_raise();
+    transition.datum()
+}
 
 sql_function!(
     /// `topn_union_trans(internal, jsonb)`: adds the counters of a stored list.
@@ -120,12 +143,12 @@ sql_function!(
     topn_deserialize,
     |call| {
         let wire = call.bytes(0);
-        let mut state = AggregateContext::current().alloc(2 + wire.len().div_ceil(4));
+        let mut state = Words::alloc_here(2 + wire.len().div_ceil(8));
         let bytes = state.bytes_mut();
         bytes[0] = SERIALIZED;
         bytes[4..8].copy_from_slice(&(wire.len() as u32).to_ne_bytes());
         bytes[8..8 + wire.len()].copy_from_slice(&wire);
-        state.datum()
+        state.value(0, 0).datum()
     }
 );
 

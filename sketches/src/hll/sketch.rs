@@ -54,11 +54,9 @@ impl Sketch {
         Ok(())
     }
 
+    /// Merges stored bytes as an aggregate does it.
     pub fn merge_bytes(&mut self, other: &[u8]) -> Result<(), Corrupt> {
-        while let Some(grow) = self.change(|state| state.merge_bytes(other))? {
-            self.grow(grow);
-        }
-        Ok(())
+        if self.state().merge_few(other) { Ok(()) } else { self.merge(&Stored::parse(other)?) }
     }
 
     pub fn merge_sketch(&mut self, other: &mut Sketch) {

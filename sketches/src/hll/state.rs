@@ -91,6 +91,9 @@ impl Cursor {
     /// and returns the next cursor. `None` leaves it to [`State::add`].
     #[inline]
     pub fn put(self, halves: &mut [u32], hash: u64) -> Option<Cursor> {
+        if halves.is_empty() {
+            return None;
+        }
         let code = code::of_hash(hash, self.log2m);
         entries::put_half(halves, self.log2m, self.tail as usize, code)
             .then_some(Cursor { tail: self.tail + 1, ..self })
@@ -151,12 +154,18 @@ impl<'a> State<'a> {
     /// Adds a hash.
     #[inline]
     pub fn add(&mut self, hash: u64) -> Result<(), Grow> {
-        let log2m = log2m(self.words[0]);
-        if self.is_dense() {
-            registers::raise(&mut self.words[1..], code::register_of_hash(hash, log2m));
-            return Ok(());
+        if self.raise(hash) { Ok(()) } else { self.push(code::of_hash(hash, log2m(self.words[0]))) }
+    }
+
+    /// Adds a hash to registers, which leaves the cursor as it is; `false` where there are none.
+    #[inline]
+    pub fn raise(&mut self, hash: u64) -> bool {
+        let dense = self.is_dense();
+        if dense {
+            let register = code::register_of_hash(hash, log2m(self.words[0]));
+            registers::raise(&mut self.words[1..], register);
         }
-        self.push(code::of_hash(hash, log2m))
+        dense
     }
 
     /// Adds an entry; the sketch is not dense.
@@ -350,16 +359,10 @@ impl<'a> State<'a> {
         Ok(None)
     }
 
-    /// Merges stored bytes, as [`State::merge`] does.
+    /// The case that decides how long a union over many small sketches takes: few entries, as stored bytes, into registers
+    /// of the same parameters; the cursor stays. `false` leaves all others, corrupt bytes too, to [`State::merge`].
     #[inline]
-    pub fn merge_bytes(&mut self, bytes: &[u8]) -> Result<Option<Grow>, Corrupt> {
-        if self.merge_few(bytes) { Ok(None) } else { self.merge(&Stored::parse(bytes)?) }
-    }
-
-    /// The case that decides how long a union over many small sketches takes: few entries into registers of the same
-    /// parameters. `false` leaves all others, corrupt bytes too, to [`State::merge`].
-    #[inline]
-    fn merge_few(&mut self, bytes: &[u8]) -> bool {
+    pub fn merge_few(&mut self, bytes: &[u8]) -> bool {
         let [head, registers @ ..] = &mut *self.words else { unreachable!("a state has a head") };
         let params = (*head >> PARAMS_SHIFT) as u16 & 0x7fff;
         let log2m = params as u8 & 31;

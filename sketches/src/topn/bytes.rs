@@ -43,6 +43,30 @@ pub(super) fn same(a: &[u8], b: &[u8]) -> bool {
     }
 }
 
+/// Copies an item to a place of its length; a short one without a call of memcpy.
+#[inline]
+pub(super) fn copy(item: &[u8], to: &mut [u8]) {
+    let len = item.len();
+    match len {
+        0 => {}
+        1..4 => {
+            let [first, middle, last] = [item[0], item[len / 2], item[len - 1]];
+            to[0] = first;
+            to[len / 2] = middle;
+            to[len - 1] = last;
+        }
+        4..8 => {
+            put::<4>(to, 0, array(item, 0));
+            put::<4>(to, len - 4, array(item, len - 4));
+        }
+        8..=16 => {
+            put::<8>(to, 0, array(item, 0));
+            put::<8>(to, len - 8, array(item, len - 8));
+        }
+        _ => to.copy_from_slice(item),
+    }
+}
+
 /// The order of two items of one length by their bytes; of short ones without a call of memcmp.
 #[inline]
 pub(super) fn compare(a: &[u8], b: &[u8]) -> Ordering {
@@ -98,6 +122,16 @@ pub(super) fn take<'a>(bytes: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn items_of_every_length_are_copied() {
+        for len in 0..20u8 {
+            let item: Vec<u8> = (1..=len).collect();
+            let mut to = vec![0; item.len()];
+            copy(&item, &mut to);
+            assert_eq!(to, item);
+        }
+    }
 
     #[test]
     fn short_items_compare_as_long_ones() {

@@ -18,6 +18,7 @@ mod state;
 mod table;
 mod wire;
 
+pub use page::{Cursor, count, cursor, settle};
 pub use state::{ListError, add, add_list, counters, error_bound, limit};
 pub use wire::{merge, serialize};
 
@@ -27,7 +28,7 @@ pub const MAX_COUNT: u64 = i64::MAX as u64;
 pub const MAX_ITEM: usize = 0x0fff_ffff;
 /// The bytes that the caller keeps in front of a state: small states are sized so that both together
 /// fill a power of two.
-pub const BLOCK_HEADER: usize = 4;
+pub const BLOCK_HEADER: usize = 8;
 /// A state never asks for more: PostgreSQL gives no larger block.
 pub const MAX_STATE: usize = 0x3fff_ff00;
 

@@ -2,35 +2,36 @@
 //!
 //! ```text
 //! 0        form and width: log2 of the bytes of a count
-//! 1        number of entries in the log      6        number of entries in the run (u16), at most 256
-//! 2..4     where the log ends                4..6     bytes of the run
-//! 8..      log: entries of different items in order of arrival
-//! ...      run: entries in the order of jsonb, in pages of more than a cache line
+//! 1        whether items are looked for in the tail before they are added
+//! 2..4     where the tail ends     4..6     bytes of the run     6..8     bytes of the log
+//! 8..      tail: entries in order of arrival
+//! ...      run: entries of different items in the order of jsonb; log: tails that were full, as they were
 //! ```
 //!
-//! An entry is its count (1, 2, 4 or 8 bytes), its length (u8) and the item. An item is looked for in the log, which is in
-//! one cache line with the header, and else added to it; a log that is full is merged into the run. So counting in many
-//! groups in turn takes one cache miss for each item and some for each merge, the items need no index, and a finished list
-//! is in its order.
+//! An entry is its count (1, 2, 4 or 8 bytes), its length (u8) and the item. The tail is in one cache line with the header; a
+//! smaller page has nothing else. When neither tail nor log has room, all is sorted into a new run, and the page grows where
+//! that takes more than three quarters of it. So counting in many groups in turn takes one cache miss for each item, for
+//! which nobody waits, because a [`Cursor`] says where to write; each item is merged a few times only, it needs no index,
+//! and a finished list is in its order. Only where there are few items, and most of them again, is the tail searched first.
 
 use std::cmp::Ordering;
 
-use super::bytes::{array, put, same, u16_at};
+use super::bytes::{array, copy, put, same, u16_at};
 use super::list::in_jsonb;
 use super::{BLOCK_HEADER, Counter, MAX_COUNT};
 
 /// Bits of byte 0 that say "page"; the low two hold the width.
-pub(super) const FORM: u8 = 0x10;
+const FORM: u8 = 0x10;
 pub(super) const MAX_ITEMS: usize = 256;
 pub(super) const MAX_ITEM_LEN: usize = 255;
 
 const HEADER: usize = 8;
-/// A block up to this size has no run.
-const LINE: usize = 64;
-/// Entries in the log of a page with a run: they are searched one by one.
-const MAX_LOG: usize = 16;
-/// More than fit the log of a page without a run.
-const MAX_PENDING: usize = 32;
+/// Where the tail has to end: the page up to there is in one cache line with the caller's header.
+const TAIL_LIMIT: usize = 64 - BLOCK_HEADER;
+/// Up to so many items, a tail has a good part of them.
+const SEARCHED: usize = 16;
+const SMALLEST: usize = 32 - BLOCK_HEADER;
+const LARGEST: usize = u16::MAX as usize;
 
 /// Why an item did not go in.
 #[derive(Debug)]
@@ -40,17 +41,67 @@ pub(super) enum Refused {
     Room,
 }
 
+/// What it takes to count an item without looking at the state.
+#[derive(Clone, Copy, Debug)]
+pub struct Cursor {
+    /// Where the tail ends; 0 where the state has to be looked at.
+    end: u8,
+    width_log2: u8,
+}
+
+impl Cursor {
+    /// Eight bits.
+    #[inline]
+    pub fn to_bits(self) -> u16 {
+        (self.width_log2 as u16) << 6 | self.end as u16
+    }
+
+    #[inline]
+    pub fn from_bits(bits: u16) -> Self {
+        Cursor { end: bits as u8 & 63, width_log2: (bits >> 6) as u8 & 3 }
+    }
+
+    /// Counts an item where the tail has room: writes into the first bytes of the state, [`open`] of them, and returns the
+    /// next cursor. `None` leaves it to [`super::add`].
+    #[inline]
+    pub fn put(self, state: &mut [u8], item: &[u8], weight: u64) -> Option<Cursor> {
+        let at = self.end as usize;
+        let end = at + entry_size(item, self.width_log2);
+        if at == 0 || end > state.len() || width_for(weight) > self.width_log2 {
+            return None;
+        }
+        put_entry(state, at, self.width_log2, item, weight);
+        Some(Cursor { end: end as u8, ..self })
+    }
+}
+
+/// Whether a state is a page.
+#[inline]
+pub(super) fn is_page(state: &[u8]) -> bool {
+    state.first().is_some_and(|form| form & !3 == FORM)
+}
+
+/// The cursor of a state, and how many of its bytes [`Cursor::put`] may use.
+#[inline]
+pub fn cursor(state: &[u8]) -> (Cursor, usize) {
+    if !is_page(state) || searched(state) {
+        return (Cursor { end: 0, width_log2: 0 }, 0);
+    }
+    (Cursor { end: tail_end(state) as u8, width_log2: width_log2(state) }, tail_limit(state))
+}
+
+/// Makes the state know what was counted by its cursor.
+#[inline]
+pub fn settle(state: &mut [u8], cursor: Cursor) {
+    if cursor.end > 0 {
+        set_tail_end(state, cursor.end as usize);
+    }
+}
+
 pub(super) fn init(page: &mut [u8], width_log2: u8) {
     page[..HEADER].fill(0);
     page[0] = FORM | width_log2;
-    put(page, 2, (HEADER as u16).to_ne_bytes());
-}
-
-/// Where the log of a page of this size has to end, and the run starts: the first cache line, or an eighth of a large page.
-#[inline]
-fn log_limit(size: usize) -> usize {
-    let block = size + BLOCK_HEADER;
-    if block <= LINE { size } else { (block / 8).max(LINE) - BLOCK_HEADER }
+    set_tail_end(page, HEADER);
 }
 
 #[inline]
@@ -59,8 +110,24 @@ fn width_log2(page: &[u8]) -> u8 {
 }
 
 #[inline]
-fn log_end(page: &[u8]) -> usize {
+fn searched(page: &[u8]) -> bool {
+    page[1] != 0
+}
+
+#[inline]
+fn tail_end(page: &[u8]) -> usize {
     u16_at(page, 2) as usize
+}
+
+#[inline]
+fn set_tail_end(page: &mut [u8], end: usize) {
+    put(page, 2, (end as u16).to_ne_bytes());
+}
+
+/// Where the tail of a page has to end, and the run starts.
+#[inline]
+fn tail_limit(page: &[u8]) -> usize {
+    page.len().min(TAIL_LIMIT)
 }
 
 #[inline]
@@ -69,7 +136,7 @@ fn run_bytes(page: &[u8]) -> usize {
 }
 
 #[inline]
-fn run_len(page: &[u8]) -> usize {
+fn log_bytes(page: &[u8]) -> usize {
     u16_at(page, 6) as usize
 }
 
@@ -120,7 +187,7 @@ fn put_entry(page: &mut [u8], at: usize, width_log2: u8, item: &[u8], count: u64
     put_count(page, at, width_log2, count);
     let body = &mut page[at + (1 << width_log2)..];
     body[0] = item.len() as u8;
-    body[1..1 + item.len()].copy_from_slice(item);
+    copy(item, &mut body[1..1 + item.len()]);
 }
 
 #[inline]
@@ -131,241 +198,224 @@ fn sum(a: u64, b: u64) -> u64 {
 /// Adds `weight` to the count of `item`, inserting it when it is new. A refused item leaves the page with what it had.
 #[inline]
 pub(super) fn add(page: &mut [u8], item: &[u8], weight: u64) -> Result<(), Refused> {
-    let width_log2 = width_log2(page);
-    let end = log_end(page);
-    let mut at = HEADER;
-    while at < end {
-        let other = item_at(page, at, width_log2);
-        if same(other, item) {
-            let count = sum(count_at(page, at, width_log2), weight);
-            if width_for(count) > width_log2 {
-                return Err(Refused::Width(width_for(count)));
-            }
-            put_count(page, at, width_log2, count);
-            return Ok(());
-        }
-        at += entry_size(other, width_log2);
+    if count(page, item, weight) {
+        return Ok(());
     }
+    let width_log2 = width_log2(page);
     if width_for(weight) > width_log2 {
         return Err(Refused::Width(width_for(weight)));
     }
-    let limit = log_limit(page.len());
-    let full =
-        end + entry_size(item, width_log2) > limit || page[1] as usize >= MAX_LOG && limit < page.len();
-    if full || item.len() > MAX_ITEM_LEN {
-        return add_full(page, item, weight);
+    let (size, limit) = (entry_size(item, width_log2), tail_limit(page));
+    if item.len() > MAX_ITEM_LEN || tail_end(page) + size > limit && !log_tail(page) {
+        return Err(Refused::Room);
     }
-    append(page, item, weight);
+    if tail_end(page) + size <= limit {
+        let end = tail_end(page);
+        put_entry(page, end, width_log2, item, weight);
+        set_tail_end(page, end + size);
+        return Ok(());
+    }
+    // Longer than a tail.
+    let at = limit + run_bytes(page) + log_bytes(page);
+    if at + size > page.len() {
+        return Err(Refused::Room);
+    }
+    put_entry(page, at, width_log2, item, weight);
+    set_log_bytes(page, log_bytes(page) + size);
     Ok(())
+}
+
+/// Adds to the count of an item that is in the tail, if that is searched; this leaves the cursor as it is. `false` where the
+/// item was not found, or where the sum needs wider counts: then there may be two entries until the next merge.
+#[inline]
+pub fn count(state: &mut [u8], item: &[u8], weight: u64) -> bool {
+    if !is_page(state) || !searched(state) {
+        return false;
+    }
+    let (width_log2, end) = (width_log2(state), tail_end(state));
+    let mut at = HEADER;
+    while at < end {
+        let other = item_at(state, at, width_log2);
+        if same(other, item) {
+            let count = sum(count_at(state, at, width_log2), weight);
+            let fits = width_for(count) <= width_log2;
+            if fits {
+                put_count(state, at, width_log2, count);
+            }
+            return fits;
+        }
+        at += entry_size(other, width_log2);
+    }
+    false
 }
 
 #[inline]
-fn append(page: &mut [u8], item: &[u8], weight: u64) {
-    let (end, width_log2) = (log_end(page), width_log2(page));
-    put_entry(page, end, width_log2, item, weight);
-    put(page, 2, ((end + entry_size(item, width_log2)) as u16).to_ne_bytes());
-    page[1] += 1;
+fn set_log_bytes(page: &mut [u8], bytes: usize) {
+    put(page, 6, (bytes as u16).to_ne_bytes());
 }
 
-/// Adds an item that is not in the log and for which the log has no room.
-#[inline(never)]
-fn add_full(page: &mut [u8], item: &[u8], weight: u64) -> Result<(), Refused> {
-    let limit = log_limit(page.len());
-    if item.len() > MAX_ITEM_LEN || limit == page.len() {
-        return Err(Refused::Room);
+/// Moves the tail into the log; `false` when that has no room for it.
+#[inline]
+fn log_tail(page: &mut [u8]) -> bool {
+    let (end, limit, log) = (tail_end(page), tail_limit(page), log_bytes(page));
+    let (bytes, to) = (end - HEADER, limit + run_bytes(page) + log);
+    if to + bytes > page.len() {
+        return false;
     }
-    flush(page)?;
-    if HEADER + entry_size(item, width_log2(page)) <= limit {
-        append(page, item, weight);
-        return Ok(());
-    }
-    let one = Pending { counter: Counter { item, count: weight }, at: 0, known: false };
-    let (head, run) = page.split_at_mut(limit);
-    merge(head, run, &mut [one])
+    page.copy_within(HEADER..end, to);
+    set_log_bytes(page, log + bytes);
+    set_tail_end(page, HEADER);
+    true
 }
 
-/// An entry on its way into the run.
+/// A counter with what orders it in jsonb: its length and its first bytes, as a number.
 #[derive(Clone, Copy)]
-struct Pending<'a> {
+struct Keyed<'a> {
+    key: u64,
     counter: Counter<'a>,
-    /// The entry of the same item, or the first behind it.
-    at: usize,
-    known: bool,
 }
 
-/// Merges the log into the run.
-fn flush(page: &mut [u8]) -> Result<(), Refused> {
-    let (head, run) = page.split_at_mut(log_limit(page.len()));
-    let mut copy = [0; HEADER];
-    copy.copy_from_slice(&head[..HEADER]);
-    let (mut pending, n) = log(head);
-    merge(&mut copy, run, &mut pending[..n])?;
-    head[..HEADER].copy_from_slice(&copy);
-    head[1] = 0;
-    put(head, 2, (HEADER as u16).to_ne_bytes());
-    Ok(())
-}
-
-/// The entries of the log in the order of jsonb, and their number.
-fn log(page: &[u8]) -> ([Pending<'_>; MAX_PENDING], usize) {
-    let width_log2 = width_log2(page);
-    let mut pending =
-        [Pending { counter: Counter { item: &[], count: 0 }, at: 0, known: false }; MAX_PENDING];
-    let n = page[1] as usize;
-    let mut at = HEADER;
-    for to in &mut pending[..n] {
-        to.counter = Counter { item: item_at(page, at, width_log2), count: count_at(page, at, width_log2) };
-        at += entry_size(to.counter.item, width_log2);
-    }
-    sort(&mut pending[..n]);
-    (pending, n)
-}
-
-/// Sorts by insertion: a log has few entries.
-fn sort(pending: &mut [Pending]) {
-    for end in 1..pending.len() {
-        let new = pending[end];
-        let mut at = end;
-        while at > 0 && in_jsonb(new.counter.item, pending[at - 1].counter.item).is_lt() {
-            pending[at] = pending[at - 1];
-            at -= 1;
+impl Keyed<'_> {
+    #[inline(always)]
+    fn cmp(&self, other: &Self) -> Ordering {
+        let order = self.key.cmp(&other.key);
+        // Of up to seven bytes the key holds them all.
+        if order.is_eq() && self.counter.item.len() > 7 {
+            return in_jsonb(self.counter.item, other.counter.item);
         }
-        pending[at] = new;
+        order
     }
 }
 
-/// Merges entries in the order of jsonb into the run: all of them or, refused, none. `head` is the header.
-fn merge(head: &mut [u8], run: &mut [u8], pending: &mut [Pending]) -> Result<(), Refused> {
-    let width_log2 = width_log2(head);
-    let used = run_bytes(head);
-    let (mut at, mut new, mut bytes) = (0, 0, 0);
-    for pending in pending.iter_mut() {
-        let Counter { item, count } = pending.counter;
-        let mut order = Ordering::Greater;
-        while at < used {
-            let other = item_at(run, at, width_log2);
-            order = in_jsonb(other, item);
-            if order.is_ge() {
-                break;
-            }
-            at += entry_size(other, width_log2);
+/// The length at `at` and the first seven bytes of the item behind it.
+#[inline]
+fn key(entries: &[u8], at: usize) -> u64 {
+    let word = match entries.get(at..at + 8) {
+        Some(eight) => u64::from_be_bytes(array(eight, 0)),
+        None => {
+            let mut eight = [0; 8];
+            eight[..entries.len() - at].copy_from_slice(&entries[at..]);
+            u64::from_be_bytes(eight)
         }
-        pending.at = at;
-        pending.known = at < used && order.is_eq();
-        if pending.known {
-            let width = width_for(sum(count_at(run, at, width_log2), count));
-            if width > width_log2 {
-                return Err(Refused::Width(width));
-            }
-        } else {
-            new += 1;
-            bytes += entry_size(item, width_log2);
-        }
-    }
-    if used + bytes > run.len() || run_len(head) + new > MAX_ITEMS {
-        return Err(Refused::Room);
-    }
-    let (mut from, mut to) = (used, used + bytes);
-    for Pending { counter: Counter { item, count }, at, known } in pending.iter().rev() {
-        if *known {
-            let count = sum(count_at(run, *at, width_log2), *count);
-            put_count(run, *at, width_log2, count);
-            continue;
-        }
-        to -= from - at;
-        run.copy_within(*at..from, to);
-        from = *at;
-        to -= entry_size(item, width_log2);
-        put_entry(run, to, width_log2, item, *count);
-    }
-    put(head, 4, ((used + bytes) as u16).to_ne_bytes());
-    put(head, 6, ((run_len(head) + new) as u16).to_ne_bytes());
-    Ok(())
+    };
+    let beyond = 8 * 7u32.saturating_sub(entries[at] as u32);
+    word >> beyond << beyond
 }
 
-/// The entries of the run.
-fn run(page: &[u8]) -> impl Iterator<Item = Counter<'_>> {
-    let width_log2 = width_log2(page);
-    let mut at = log_limit(page.len());
-    (0..run_len(page)).map(move |_| {
-        let item = item_at(page, at, width_log2);
-        let count = count_at(page, at, width_log2);
-        at += entry_size(item, width_log2);
-        Counter { item, count }
-    })
+/// Appends the entries in `bytes`.
+#[inline]
+fn read<'a>(bytes: &'a [u8], width_log2: u8, out: &mut Vec<Keyed<'a>>) {
+    let mut at = 0;
+    while at < bytes.len() {
+        let key = key(bytes, at + (1 << width_log2));
+        let counter =
+            Counter { item: item_at(bytes, at, width_log2), count: count_at(bytes, at, width_log2) };
+        at += entry_size(counter.item, width_log2);
+        out.push(Keyed { key, counter });
+    }
+}
+
+/// Adds up the counts of equal items, which are next to each other.
+fn add_up(entries: &mut Vec<Keyed>) {
+    entries.dedup_by(|entry, before| {
+        let same = before.cmp(entry).is_eq();
+        if same {
+            before.counter.count = sum(before.counter.count, entry.counter.count);
+        }
+        same
+    });
 }
 
 /// Items and counts in the order of jsonb.
 pub(super) fn counters(page: &[u8]) -> Vec<Counter<'_>> {
-    let (pending, n) = log(page);
-    let mut out: Vec<Counter> = Vec::with_capacity(n + run_len(page));
-    let mut log = pending[..n].iter().map(|pending| pending.counter).peekable();
-    for mut entry in run(page) {
-        while let Some(new) = log.peek() {
-            match in_jsonb(new.item, entry.item) {
-                Ordering::Less => out.push(*new),
-                Ordering::Equal => entry.count = sum(entry.count, new.count),
-                Ordering::Greater => break,
-            }
-            log.next();
-        }
-        out.push(entry);
+    let (width_log2, start) = (width_log2(page), tail_limit(page));
+    let (run, log) = page[start..start + run_bytes(page) + log_bytes(page)].split_at(run_bytes(page));
+    let tail = &page[HEADER..tail_end(page)];
+    // A guess: an entry has two bytes at least, hardly ever less than four.
+    let mut known: Vec<Keyed> = Vec::with_capacity(run.len() / 4);
+    read(run, width_log2, &mut known);
+    let mut new: Vec<Keyed> = Vec::with_capacity((tail.len() + log.len()) / 4);
+    read(log, width_log2, &mut new);
+    read(tail, width_log2, &mut new);
+    new.sort_unstable_by(Keyed::cmp);
+    add_up(&mut new);
+
+    // As entries of HLL are merged: no branch says which of two comes first, since none could be predicted.
+    let mut out: Vec<Counter> = Vec::with_capacity(known.len() + new.len());
+    let (mut i, mut j) = (0, 0);
+    while let (Some(a), Some(b)) = (known.get(i), new.get(j)) {
+        let order = a.cmp(b);
+        let smaller = if order.is_le() { a.counter } else { b.counter };
+        let more = if order.is_eq() { b.counter.count } else { 0 };
+        out.push(Counter { count: sum(smaller.count, more), ..smaller });
+        i += order.is_le() as usize;
+        j += order.is_ge() as usize;
     }
-    out.extend(log);
+    out.extend(known[i..].iter().map(|entry| entry.counter));
+    out.extend(new[j..].iter().map(|entry| entry.counter));
     out
 }
 
-/// Copies every entry into an empty page, which has the room and at least the width.
-pub(super) fn copy_into(old: &[u8], new: &mut [u8]) {
-    let (mut pending, n) = log(old);
-    let width_log2 = width_log2(new);
-    if log_limit(new.len()) == new.len() {
-        pending[..n].iter().for_each(|pending| append(new, pending.counter.item, pending.counter.count));
-        return;
+/// What a page holds, as a run.
+pub(super) struct Run {
+    bytes: Vec<u8>,
+    items: usize,
+    width_log2: u8,
+    searched: bool,
+}
+
+/// The run of all that a page holds, with counts of this width at least.
+pub(super) fn run(page: &[u8], width_log2: u8) -> Run {
+    let counters = counters(page);
+    let width_log2 = counters.iter().fold(width_log2, |width, counter| width.max(width_for(counter.count)));
+    let mut bytes = vec![0; counters.iter().map(|counter| entry_size(counter.item, width_log2)).sum()];
+    let mut at = 0;
+    for Counter { item, count } in &counters {
+        put_entry(&mut bytes, at, width_log2, item, *count);
+        at += entry_size(item, width_log2);
     }
-    let (head, to) = new.split_at_mut(log_limit(new.len()));
-    let mut used = 0;
-    if width_log2 == self::width_log2(old) {
-        used = run_bytes(old);
-        to[..used].copy_from_slice(&old[log_limit(old.len())..][..used]);
+    let events = counters.iter().fold(0, |events, counter| sum(events, counter.count));
+    let searched = counters.len() <= SEARCHED && events > 2 * counters.len() as u64;
+    Run { bytes, items: counters.len(), width_log2, searched }
+}
+
+/// Makes a run all that a page holds.
+pub(super) fn fill(page: &mut [u8], run: &Run) {
+    init(page, run.width_log2);
+    page[1] = run.searched as u8;
+    let (len, limit) = (run.bytes.len(), tail_limit(page));
+    if limit == page.len() {
+        page[HEADER..HEADER + len].copy_from_slice(&run.bytes);
+        set_tail_end(page, HEADER + len);
     } else {
-        for Counter { item, count } in run(old) {
-            put_entry(to, used, width_log2, item, count);
-            used += entry_size(item, width_log2);
-        }
+        page[limit..limit + len].copy_from_slice(&run.bytes);
+        put(page, 4, (len as u16).to_ne_bytes());
     }
-    put(head, 4, (used as u16).to_ne_bytes());
-    put(head, 6, (run_len(old) as u16).to_ne_bytes());
-    merge(head, to, &mut pending[..n]).expect("the new page has room for the old one's entries");
 }
 
-/// The size of a page for what this one holds at `width_log2` and one more item of `item_len` bytes;
-/// `None` when that outgrows the form. With its [`BLOCK_HEADER`] it is a power of two.
-pub(super) fn size_for(page: Option<&[u8]>, item_len: usize, width_log2: u8) -> Option<usize> {
-    let (items, bytes) = page.map_or((0, 0), |page| {
-        let wider = (1 << width_log2) - (1 << self::width_log2(page));
-        let items = page[1] as usize + run_len(page);
-        let bytes = log_end(page) - HEADER + run_bytes(page);
-        (items, bytes + items * wider)
-    });
-    if items >= MAX_ITEMS || item_len > MAX_ITEM_LEN {
-        return None;
-    }
-    size_of(bytes + (1 << width_log2) + 1 + item_len)
+/// The size of a page for this run and one more item of `item_len` bytes; `None` when that outgrows the form. With its
+/// [`BLOCK_HEADER`] it is a power of two.
+pub(super) fn size_for(run: &Run, item_len: usize) -> Option<usize> {
+    let entry = (1 << run.width_log2) + 1 + item_len;
+    if run.items >= MAX_ITEMS || item_len > MAX_ITEM_LEN { None } else { size_of(run.bytes.len(), entry) }
 }
 
-/// The size of a page for `items` items of `bytes` bytes in all and counts of one byte; `None` when that
-/// outgrows the form.
+/// The size of a page for a first item of `item_len` bytes; `None` as above.
+pub(super) fn size_for_first(item_len: usize, width_log2: u8) -> Option<usize> {
+    if item_len > MAX_ITEM_LEN { None } else { size_of(0, (1 << width_log2) + 1 + item_len) }
+}
+
+/// The size of a page for `items` items of `bytes` bytes in all and counts of one byte; `None` as above.
 pub(super) fn size_for_many(items: usize, bytes: usize) -> Option<usize> {
-    if items > MAX_ITEMS { None } else { size_of(bytes + 2 * items) }
+    if items > MAX_ITEMS { None } else { size_of(bytes + 2 * items, 0) }
 }
 
-/// The size of a page whose entries take so many bytes.
-fn size_of(bytes: usize) -> Option<usize> {
-    let mut size = 32 - BLOCK_HEADER;
-    while size <= usize::from(u16::MAX) {
-        let limit = log_limit(size);
-        if bytes <= if limit == size { size - HEADER } else { size - limit } {
+/// The size of a page that a run of so many bytes leaves a quarter of, and room for an entry.
+fn size_of(run: usize, entry: usize) -> Option<usize> {
+    let mut size = SMALLEST;
+    while size <= LARGEST {
+        let body = if size <= TAIL_LIMIT { size - HEADER } else { size - TAIL_LIMIT };
+        if 4 * run <= 3 * body && run + entry <= body {
             return Some(size);
         }
         size = 2 * (size + BLOCK_HEADER) - BLOCK_HEADER;

@@ -39,7 +39,7 @@ pub(super) fn add_with_slack(
             None => {
                 check_length(item)?;
                 let width = page::width_for(weight);
-                match page::size_for(None, item.len(), width) {
+                match page::size_for_first(item.len(), width) {
                     Some(size) => block.replace(size, |_, new| page::init(new, width)),
                     None => make_table(block, limit, item.len()),
                 }
@@ -56,18 +56,11 @@ fn check_length(item: &[u8]) -> Result<(), Error> {
 fn grow_page(block: &mut impl Block, limit: usize, item: &[u8], refused: Refused) -> Result<(), Error> {
     check_length(item)?;
     let state = block.bytes();
-    let (size, width) = match refused {
-        Refused::Width(width) => (page::size_for(Some(state), item.len(), width), width),
-        Refused::Room => {
-            let width = state[0] & 3;
-            (page::size_for(Some(state), item.len(), width), width)
-        }
-    };
-    match size {
-        Some(size) => block.replace(size, |old, new| {
-            page::init(new, width);
-            page::copy_into(old, new);
-        }),
+    let width = if let Refused::Width(width) = refused { width } else { 0 };
+    let run = page::run(state, width);
+    match page::size_for(&run, item.len()) {
+        Some(size) if size <= state.len() => page::fill(state, &run),
+        Some(size) => block.replace(size, |_, new| page::fill(new, &run)),
         None => make_table(block, limit, item.len()),
     }
     Ok(())
