@@ -5,7 +5,9 @@ use std::hash::{BuildHasher, Hasher};
 
 use hyperloglogplus::{HyperLogLog, HyperLogLogPlus};
 use proptest::prelude::*;
-use sketches::hll::{self, Body, Corrupt, Params, Sketch, Stored, code, murmur, params, registers, v1};
+use sketches::hll::{
+    self, Body, Corrupt, Cursor, Params, Sketch, State, Stored, code, murmur, params, registers, v1,
+};
 
 /// Passes a 64-bit hash on unchanged.
 #[derive(Clone, Default)]
@@ -226,10 +228,63 @@ proptest! {
     }
 
     #[test]
+    fn the_cursor_makes_no_difference(log2m in 0u8..=18, hashes in hashes(1500), repeat in 1..4usize) {
+        let hashes = hashes.repeat(repeat);
+        prop_assert_eq!(sketch_by_cursor(wide(log2m), &hashes).0, bytes_of(wide(log2m), hashes));
+    }
+
+    #[test]
     fn random_bytes_are_an_error_or_a_sketch(kind in 0u8..=5, shape: u8, hints in 0u8..128, body in prop::collection::vec(any::<u8>(), 0..200)) {
         let mut bytes = vec![0x20 | kind, shape, hints];
         bytes.extend(body);
         check(&bytes);
+    }
+}
+
+/// A sketch whose tail is written by its cursor, as the aggregate does it, and the number of hashes that went that way.
+fn sketch_by_cursor(params: Params, hashes: &[u64]) -> (Vec<u8>, usize) {
+    let mut words = vec![0; State::SMALLEST];
+    let state = State::init(&mut words, params);
+    let (mut cursor, mut open, mut put) = (state.cursor(), state.open(), 0);
+    for &hash in hashes {
+        let mut halves: Vec<u32> = words[1..]
+            .iter()
+            .flat_map(|word| word.to_ne_bytes())
+            .collect::<Vec<u8>>()
+            .chunks(4)
+            .map(|half| u32::from_ne_bytes(half.try_into().unwrap()))
+            .collect();
+        if let Some(next) = cursor.put(&mut halves[..open], hash) {
+            for (word, halves) in words[1..].iter_mut().zip(halves.chunks(2)) {
+                let bytes = [halves[0].to_ne_bytes(), halves[1].to_ne_bytes()].concat();
+                *word = u64::from_ne_bytes(bytes.try_into().unwrap());
+            }
+            cursor = Cursor::from_bits(next.to_bits());
+            put += 1;
+            continue;
+        }
+        loop {
+            let mut state = State::resume(&mut words, cursor);
+            let added = state.add(hash);
+            (cursor, open) = (state.cursor(), state.open());
+            let Err(grow) = added else { break };
+            let mut larger = vec![0; grow.words];
+            cursor = state.move_to(&mut larger, grow).cursor();
+            words = larger;
+        }
+    }
+    (State::resume(&mut words, cursor).to_bytes(), put)
+}
+
+#[test]
+fn most_hashes_are_put_where_the_cursor_says() {
+    for log2m in [0, 4, 11, 12, 18u8] {
+        let all: Vec<u64> = (0..3000).map(|i| murmur::hash_integer(i / 2, 8, 0)).collect();
+        for n in [1, 2, 3, 15, 28, 29, 100, 600, 3000] {
+            let (bytes, put) = sketch_by_cursor(wide(log2m), &all[..n]);
+            assert_eq!(bytes, bytes_of(wide(log2m), all[..n].iter().copied()));
+            assert!(log2m < 11 || n < 28 || n > 600 || put > n * 3 / 4, "log2m {log2m}: {put} of {n}");
+        }
     }
 }
 

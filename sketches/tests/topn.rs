@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use sketches::topn::jsonb::{self, List, NotCounters};
-use sketches::topn::{self, Counter, list};
+use sketches::topn::{self, Counter, Cursor, list};
 
 type Exact = HashMap<Vec<u8>, u64>;
 
@@ -28,6 +28,41 @@ fn count(events: &[(Vec<u8>, u64)], limit: usize) -> Vec<u8> {
         topn::add(&mut state, limit, item, *weight).unwrap();
     }
     state
+}
+
+/// The same with the cursor, as the aggregate does it, and the number of events that went by it.
+fn count_by_cursor(events: &[(Vec<u8>, u64)], limit: usize) -> (Vec<u8>, usize) {
+    let (mut state, mut put) = (Vec::new(), 0);
+    let (mut cursor, mut open) = topn::cursor(&state);
+    for (item, weight) in events {
+        if let Some(next) = cursor.put(&mut state[..open], item, *weight) {
+            cursor = Cursor::from_bits(next.to_bits());
+            put += 1;
+            continue;
+        }
+        topn::settle(&mut state, cursor);
+        if !topn::count(&mut state, item, *weight) {
+            topn::add(&mut state, limit, item, *weight).unwrap();
+        }
+        (cursor, open) = topn::cursor(&state);
+    }
+    topn::settle(&mut state, cursor);
+    (state, put)
+}
+
+#[test]
+fn most_new_items_are_put_where_the_cursor_says() {
+    for (items, n) in [(100, 100), (100, 200), (250, 240)] {
+        let events: Vec<_> = (0..n).map(|i| ((i % items).to_string().into_bytes(), 1)).collect();
+        let (state, put) = count_by_cursor(&events, 1000);
+        assert_eq!(found(&topn::counters(&state, 1000)), exact(&events));
+        assert!(put > n * 3 / 4, "{put} of {n}");
+    }
+    // Few items are looked for: their counts grow in place.
+    let events: Vec<_> = (0..70_000).map(|i| (vec![b'a' + i as u8 % 5], 1)).collect();
+    let (state, put) = count_by_cursor(&events, 1000);
+    assert_eq!(found(&topn::counters(&state, 1000)), exact(&events));
+    assert!(put < 100 && state.len() < 64, "{put}, {} bytes", state.len());
 }
 
 fn exact(events: &[(Vec<u8>, u64)]) -> Exact {
@@ -73,6 +108,22 @@ proptest! {
         let exact = exact(&events);
         prop_assert_eq!(&found(&topn::counters(&state, 1000)), &exact);
         prop_assert_eq!(topn::error_bound(&state, 1000), 0);
+    }
+
+    #[test]
+    fn the_cursor_makes_no_difference(events in stream(300, 3000), few in 1..40usize, large in 0..40u32) {
+        let fewer: Vec<_> = events.iter().map(|(item, weight)| {
+            let item = vec![b'x'; item.iter().map(|&byte| byte as usize).sum::<usize>() % few];
+            (item, weight << (weight * 7919 % 41).min(large as u64))
+        }).collect();
+        for events in [events, fewer] {
+            let (state, _) = count_by_cursor(&events, 1000);
+            prop_assert_eq!(&found(&topn::counters(&state, 1000)), &exact(&events));
+            let wire = topn::serialize(&state);
+            let mut other = Vec::new();
+            topn::merge(&mut other, 1000, &wire).unwrap();
+            prop_assert_eq!(&found(&topn::counters(&other, 1000)), &exact(&events));
+        }
     }
 
     #[test]
