@@ -241,6 +241,27 @@ proptest! {
     }
 }
 
+#[test]
+fn what_meets_an_undefined_sketch_is_undefined() {
+    let mut undefined = Sketch::new(wide(11));
+    undefined.make_undefined();
+    for n in [0, 1, 10, 100, 5000] {
+        for log2m in [4, 11, 12] {
+            let other = sketch_of(wide(log2m), (0..n).map(|i| murmur::hash_integer(i, 8, 0)));
+            for (mut left, mut right) in [(undefined.clone(), other.clone()), (other, undefined.clone())] {
+                let mut merged = left.clone();
+                merged.merge(&Stored::parse(&right.to_bytes()).unwrap()).unwrap();
+                left.merge_sketch(&mut right);
+                for mut sketch in [merged, left] {
+                    assert!(matches!(Stored::parse(&sketch.to_bytes()).unwrap().body, Body::Undefined));
+                    sketch.add(murmur::hash_integer(1, 8, 0));
+                    assert!(matches!(Stored::parse(&sketch.to_bytes()).unwrap().body, Body::Undefined));
+                }
+            }
+        }
+    }
+}
+
 /// A sketch whose tail is written by its cursor, as the aggregate does it, and the number of hashes that went that way.
 fn sketch_by_cursor(params: Params, hashes: &[u64]) -> (Vec<u8>, usize) {
     let mut words = vec![0; State::SMALLEST];

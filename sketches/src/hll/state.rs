@@ -25,6 +25,7 @@ use super::params::{Params, dense_words, max_sparse};
 use super::registers;
 use super::stored::{self, Body, HEADER, Stored};
 
+/// What the head says besides: a flag, the parameters and another flag.
 const UNDEFINED: u64 = 1 << 32;
 const PARAMS_SHIFT: u32 = 48;
 const DENSE: u64 = 1 << 63;
@@ -41,9 +42,18 @@ const LOG_SHIFT: u32 = 32;
 /// Where the run starts.
 const RUN: usize = NUMBERS + 1;
 
+/// Words from which on a slice leaves an eighth to the log: with none, each full tail would be merged by itself.
+const LARGE: usize = 64;
+const _: () = assert!(LARGE / 8 >= TAIL);
+
 /// Entries that fit a slice of so many words when they are sorted.
 fn sorted_capacity(len: usize, log2m: u8) -> usize {
-    entries::capacity(if len <= LINE { len - 1 } else { len - RUN }, log2m)
+    let words = match len {
+        ..=LINE => len - 1,
+        ..LARGE => len - RUN,
+        _ => len - RUN - len / 8,
+    };
+    entries::capacity(words, log2m)
 }
 
 /// The smallest slice that takes `n` sorted entries: the smallest there is, a cache line, or twice as much and so on.
@@ -378,7 +388,7 @@ impl<'a> State<'a> {
             return Some(grow);
         }
         let (from, to) = (other.params().log2m, self.params().log2m);
-        if other.is_undefined() {
+        if self.is_undefined() || other.is_undefined() {
             self.make_undefined();
         } else if other.is_dense() && self.is_dense() {
             if from == to {

@@ -1,7 +1,7 @@
 //! Frequent items (TopN) on bytes.
 //!
 //! A state counts items in bytes that the caller owns (a [`Block`]) and asks for more only when it
-//! outgrows them. Small groups are a page (`page.rs`) that holds every item exactly; beyond 256
+//! outgrows them. Small groups are a page (`page.rs`) that holds every item exactly; beyond some 256
 //! items a state is a table (`table.rs`) that prunes itself and knows by how much its counts may fall short.
 //! A finished state is a list of counters, the jsonb object `{"item": count, ...}` ([`jsonb`]), and
 //! lists merge as such ([`list`]).

@@ -364,9 +364,10 @@ pub(super) struct Run {
     searched: bool,
 }
 
-/// The run of all that a page holds, with counts of this width at least.
+/// The run of all that a page holds, with counts of this width at least, and of the page's own.
 pub(super) fn run(page: &[u8], width_log2: u8) -> Run {
     let counters = counters(page);
+    let width_log2 = width_log2.max(self::width_log2(page));
     let width_log2 = counters.iter().fold(width_log2, |width, counter| width.max(width_for(counter.count)));
     let mut bytes = vec![0; counters.iter().map(|counter| entry_size(counter.item, width_log2)).sum()];
     let mut at = 0;
