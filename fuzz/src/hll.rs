@@ -99,9 +99,12 @@ pub fn wire(input: &[u8]) {
     }
     let Ok((mut words, cursor)) = deserialize(sketch) else { return };
     let state = State::resume(&mut words, cursor);
-    count(&valid(&state.to_bytes()));
+    let own = state.to_bytes();
+    let mut back = Sketch::from_stored(&valid(&own)).unwrap();
     let mut other = Sketch::new(Params { log2m: 7, ..Params::default() });
     (0..100).for_each(|i| other.add(murmur::hash_integer(i, 8, 0)));
+    back.merge_sketch(&mut other);
+    count(&valid(&back.to_bytes()));
     other.merge_state(&state);
     count(&valid(&other.to_bytes()));
 }
