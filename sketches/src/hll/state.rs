@@ -48,10 +48,12 @@ const _: () = assert!(LARGE / 8 >= TAIL);
 
 /// Entries that fit a slice of so many words when they are sorted.
 fn sorted_capacity(len: usize, log2m: u8) -> usize {
-    let words = match len {
-        ..=LINE => len - 1,
-        ..LARGE => len - RUN,
-        _ => len - RUN - len / 8,
+    let words = if len <= LINE {
+        len - 1
+    } else if len < LARGE {
+        len - RUN
+    } else {
+        len - RUN - len / 8
     };
     entries::capacity(words, log2m)
 }

@@ -227,13 +227,14 @@ fn aggregates_leave_no_memory_behind() {
                 for failing in FAILING {
                     assert_eq!(client.fails(failing).code().code(), "22023");
                 }
-                // Cancelled at ever other moments.
-                client.run(&format!("SET statement_timeout = {}", 1 + i * 7 % 60));
-                if let Err(error) = client.batch_execute(queries[i as usize % 3]) {
+                // Cancelled at ever other moments. The limit ends with the transaction: no statement behind it is cancelled.
+                let (limit, query) = (1 + i * 7 % 60, queries[i as usize % 3]);
+                let limited = format!("BEGIN; SET LOCAL statement_timeout = {limit}; {query}; COMMIT");
+                if let Err(error) = client.batch_execute(&limited) {
                     assert_eq!(error.code().map(|code| code.code()), Some("57014"));
+                    client.run("ROLLBACK");
                     cancelled += 1;
                 }
-                client.run("SET statement_timeout = 0");
             }
             cancelled
         };
