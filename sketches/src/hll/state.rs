@@ -206,13 +206,13 @@ impl<'a> State<'a> {
         }
         // There is no log to move to: the tail itself has to become shorter by a quarter.
         let Params { log2m, .. } = self.params();
-        let few = entries::capacity(self.words.len() - 1, log2m) * 3 / 4;
+        let few = entries::capacity(self.tail_words(), log2m) * 3 / 4;
         let distinct = entries::distinct_at_least(entries::first(&self.words[1..], log2m, self.tail));
-        if distinct > few && self.words.len() == LINE {
+        if self.words.len() == LINE && distinct > few {
             return Err(Grow { words: 2 * LINE, params: self.params(), dense: false, entries: None });
         }
         let entries = self.sorted();
-        if entries.contains(&code) {
+        if self.words.len() < LINE && entries.contains(&code) {
             return Ok(());
         }
         if entries.len() > few {
