@@ -42,7 +42,7 @@ fn count_by_cursor(events: &[(Vec<u8>, u64)], limit: usize) -> (Vec<u8>, usize) 
         }
         topn::settle(&mut state, cursor);
         if !topn::count(&mut state, item, *weight) {
-            topn::add(&mut state, limit, item, *weight).unwrap();
+            topn::insert(&mut state, limit, item, *weight).unwrap();
         }
         (cursor, open) = topn::cursor(&state);
     }

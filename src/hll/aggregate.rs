@@ -55,11 +55,21 @@ impl Sketch {
         std::mem::replace(&mut self.words, larger).free();
     }
 
+    /// Adds a hash in a call of the aggregate.
+    fn add(&mut self, call: Call, hash: u64) {
+        self.change(alloc(call), |state| state.add(hash).err());
+    }
+
     #[inline]
     fn datum(mut self) -> Datum {
         let open = self.state().open();
         self.words.value(open, self.cursor.to_bits()).datum()
     }
+}
+
+/// Where an aggregate's states are made.
+fn alloc(call: Call) -> impl Fn(usize) -> Words {
+    move |len| Words::alloc(call.aggregate_context(), len)
 }
 
 sql_function!(
@@ -88,19 +98,16 @@ fn add(call: Call, hash: u64) -> Datum {
     if sketch.state().raise(hash) {
         return call.datum(0);
     }
-    sketch.change(|len| Words::alloc(call.aggregate_context(), len), |state| state.add(hash).err());
+    sketch.add(call, hash);
     sketch.datum()
 }
 
 /// The state of a new group, whose first value may be NULL.
 #[inline(never)]
 fn first(call: Call) -> Datum {
-    let words = Words::alloc(call.aggregate_context(), State::SMALLEST);
-    let mut sketch = Sketch::init(words, params(call, 2));
+    let mut sketch = Sketch::init(alloc(call)(State::SMALLEST), params(call, 2));
     if !call.is_null(1) {
-        let mut state = sketch.state();
-        assert!(state.add(call.i64(1) as u64).is_ok(), "an empty state takes a value");
-        sketch.cursor = state.cursor();
+        sketch.add(call, call.i64(1) as u64);
     }
     sketch.datum()
 }
@@ -143,7 +150,7 @@ sql_function!(
 /// Merges a stored sketch in the general way.
 #[inline(never)]
 fn merge(call: Call, bytes: &[u8]) -> Datum {
-    let (other, alloc) = (stored(bytes), |len| Words::alloc(call.aggregate_context(), len));
+    let (other, alloc) = (stored(bytes), alloc(call));
     let mut sketch = if call.is_null(0) {
         Sketch::init(alloc(State::words_for(&other)), other.params)
     } else {
@@ -166,7 +173,7 @@ sql_function!(
             return if call.is_null(0) { call.null() } else { call.datum(0) };
         }
         let mut other = Sketch::of(call, 1);
-        let alloc = |len| Words::alloc(call.aggregate_context(), len);
+        let alloc = alloc(call);
         if call.is_null(0) {
             let mut words = alloc(other.words.words().len());
             words.words_mut().copy_from_slice(other.words.words());

@@ -98,15 +98,15 @@ sql_function!(
                 return call.datum(0);
             }
         }
-        add(call, &item, weight)
+        insert(call, &item, weight)
     }
 );
 
-/// Counts an item in a state that has to be looked at: apart, so that it costs the others nothing.
+/// Adds an item to a state that has to be looked at: apart, so that it costs the others nothing.
 #[inline(never)]
-fn add(call: Call, item: &[u8], weight: u64) -> Datum {
+fn insert(call: Call, item: &[u8], weight: u64) -> Datum {
     let mut transition = Transition::of(call);
-    topn::add(&mut transition, number_of_counters(), item, weight).map_err(state_error).or_raise();
+    topn::insert(&mut transition, number_of_counters(), item, weight).map_err(state_error).or_raise();
     transition.datum()
 }
 

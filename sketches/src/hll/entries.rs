@@ -158,19 +158,16 @@ pub enum Sorted {
 
 impl Sorted {
     /// At most `most` codes in any order.
-    pub fn collect(most: usize, codes: impl Iterator<Item = u64>, more: impl Iterator<Item = u64>) -> Self {
+    pub fn collect(most: usize, codes: impl Iterator<Item = u64>) -> Self {
         let mut sorted = if most <= FEW {
             let (mut few, mut n) = ([0; FEW], 0);
-            for (to, code) in few.iter_mut().zip(codes.chain(more)) {
+            for (to, code) in few.iter_mut().zip(codes) {
                 *to = code;
                 n += 1;
             }
             Sorted::Few(few, n)
         } else {
-            let mut many = Vec::with_capacity(most);
-            many.extend(codes);
-            many.extend(more);
-            Sorted::Many(many)
+            Sorted::Many(codes.collect())
         };
         sorted.sort();
         sorted

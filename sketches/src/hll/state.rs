@@ -184,7 +184,7 @@ impl<'a> State<'a> {
     #[inline]
     fn push(&mut self, code: u64) -> Result<(), Grow> {
         let log2m = log2m(self.words[0]);
-        if self.tail < entries::capacity(self.tail_words(), log2m) && !self.is_undefined() {
+        if self.tail < entries::capacity(self.open() / 2, log2m) {
             entries::put(&mut self.words[1..], log2m, self.tail, code);
             self.tail += 1;
             return Ok(());
@@ -207,8 +207,9 @@ impl<'a> State<'a> {
         // There is no log to move to: the tail itself has to become shorter by a quarter.
         let Params { log2m, .. } = self.params();
         let few = entries::capacity(self.tail_words(), log2m) * 3 / 4;
-        let distinct = entries::distinct_at_least(entries::first(&self.words[1..], log2m, self.tail));
-        if self.words.len() == LINE && distinct > few {
+        if self.words.len() == LINE
+            && entries::distinct_at_least(entries::first(&self.words[1..], log2m, self.tail)) > few
+        {
             return Err(Grow { words: 2 * LINE, params: self.params(), dense: false, entries: None });
         }
         let entries = self.sorted();
@@ -306,11 +307,11 @@ impl<'a> State<'a> {
         let Params { log2m, .. } = self.params();
         let tail = entries::first(&self.words[1..], log2m, self.tail);
         if self.words.len() <= LINE {
-            return Sorted::collect(self.tail, tail, std::iter::empty());
+            return Sorted::collect(self.tail, tail);
         }
         let log = &self.words[self.logged()];
         let logged = entries::capacity(log.len(), log2m);
-        let new = Sorted::collect(logged + self.tail, entries::first(log, log2m, logged), tail);
+        let new = Sorted::collect(logged + self.tail, entries::first(log, log2m, logged).chain(tail));
         let run = &self.words[RUN..];
         new.merge(self.run_len(), |at| entries::get(run, log2m, at))
     }
@@ -376,8 +377,7 @@ impl<'a> State<'a> {
     #[inline]
     pub fn merge_few(&mut self, bytes: &[u8]) -> bool {
         let [head, registers @ ..] = &mut *self.words else { unreachable!("a state has a head") };
-        let params = (*head >> PARAMS_SHIFT) as u16 & 0x7fff;
-        let log2m = params as u8 & 31;
+        let (params, log2m) = ((*head >> PARAMS_SHIFT) as u16 & 0x7fff, log2m(*head));
         *head & DENSE != 0
             && stored::few_entries(bytes, params, |entry| {
                 registers::raise(registers, code::register(entry, log2m));

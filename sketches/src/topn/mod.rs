@@ -19,7 +19,7 @@ mod table;
 mod wire;
 
 pub use page::{Cursor, count, cursor, settle};
-pub use state::{ListError, add, add_list, counters, error_bound, limit};
+pub use state::{ListError, add, add_list, counters, error_bound, insert, limit};
 pub use wire::{merge, serialize};
 
 /// Counts saturate here: the largest bigint.

@@ -66,7 +66,7 @@ impl Cursor {
     #[inline]
     pub fn put(self, state: &mut [u8], item: &[u8], weight: u64) -> Option<Cursor> {
         let at = self.end as usize;
-        let end = at + entry_size(item, self.width_log2);
+        let end = at + entry_size(item.len(), self.width_log2);
         if at == 0 || end > state.len() || width_for(weight) > self.width_log2 {
             return None;
         }
@@ -178,8 +178,8 @@ fn item_at(page: &[u8], at: usize, width_log2: u8) -> &[u8] {
 }
 
 #[inline]
-fn entry_size(item: &[u8], width_log2: u8) -> usize {
-    (1 << width_log2) + 1 + item.len()
+fn entry_size(item_len: usize, width_log2: u8) -> usize {
+    (1 << width_log2) + 1 + item_len
 }
 
 #[inline]
@@ -195,17 +195,14 @@ fn sum(a: u64, b: u64) -> u64 {
     a.saturating_add(b).min(MAX_COUNT)
 }
 
-/// Adds `weight` to the count of `item`, inserting it when it is new. A refused item leaves the page with what it had.
+/// Adds an entry of `item`, which there may be some of already. A refused item leaves the page with what it had.
 #[inline]
 pub(super) fn add(page: &mut [u8], item: &[u8], weight: u64) -> Result<(), Refused> {
-    if count(page, item, weight) {
-        return Ok(());
-    }
     let width_log2 = width_log2(page);
     if width_for(weight) > width_log2 {
         return Err(Refused::Width(width_for(weight)));
     }
-    let (size, limit) = (entry_size(item, width_log2), tail_limit(page));
+    let (size, limit) = (entry_size(item.len(), width_log2), tail_limit(page));
     if item.len() > MAX_ITEM_LEN || tail_end(page) + size > limit && !log_tail(page) {
         return Err(Refused::Room);
     }
@@ -244,7 +241,7 @@ pub fn count(state: &mut [u8], item: &[u8], weight: u64) -> bool {
             }
             return fits;
         }
-        at += entry_size(other, width_log2);
+        at += entry_size(other.len(), width_log2);
     }
     false
 }
@@ -310,7 +307,7 @@ fn read<'a>(bytes: &'a [u8], width_log2: u8, out: &mut Vec<Keyed<'a>>) {
         let key = key(bytes, at + (1 << width_log2));
         let counter =
             Counter { item: item_at(bytes, at, width_log2), count: count_at(bytes, at, width_log2) };
-        at += entry_size(counter.item, width_log2);
+        at += entry_size(counter.item.len(), width_log2);
         out.push(Keyed { key, counter });
     }
 }
@@ -369,11 +366,11 @@ pub(super) fn run(page: &[u8], width_log2: u8) -> Run {
     let counters = counters(page);
     let width_log2 = width_log2.max(self::width_log2(page));
     let width_log2 = counters.iter().fold(width_log2, |width, counter| width.max(width_for(counter.count)));
-    let mut bytes = vec![0; counters.iter().map(|counter| entry_size(counter.item, width_log2)).sum()];
+    let mut bytes = vec![0; counters.iter().map(|counter| entry_size(counter.item.len(), width_log2)).sum()];
     let mut at = 0;
     for Counter { item, count } in &counters {
         put_entry(&mut bytes, at, width_log2, item, *count);
-        at += entry_size(item, width_log2);
+        at += entry_size(item.len(), width_log2);
     }
     let events = counters.iter().fold(0, |events, counter| sum(events, counter.count));
     let searched = counters.len() <= SEARCHED && events > 2 * counters.len() as u64;
@@ -397,13 +394,13 @@ pub(super) fn fill(page: &mut [u8], run: &Run) {
 /// The size of a page for this run and one more item of `item_len` bytes; `None` when that outgrows the form. With its
 /// [`BLOCK_HEADER`] it is a power of two.
 pub(super) fn size_for(run: &Run, item_len: usize) -> Option<usize> {
-    let entry = (1 << run.width_log2) + 1 + item_len;
-    if run.items >= MAX_ITEMS || item_len > MAX_ITEM_LEN { None } else { size_of(run.bytes.len(), entry) }
+    let fits = run.items < MAX_ITEMS && item_len <= MAX_ITEM_LEN;
+    if fits { size_of(run.bytes.len(), entry_size(item_len, run.width_log2)) } else { None }
 }
 
 /// The size of a page for a first item of `item_len` bytes; `None` as above.
 pub(super) fn size_for_first(item_len: usize, width_log2: u8) -> Option<usize> {
-    if item_len > MAX_ITEM_LEN { None } else { size_of(0, (1 << width_log2) + 1 + item_len) }
+    if item_len > MAX_ITEM_LEN { None } else { size_of(0, entry_size(item_len, width_log2)) }
 }
 
 /// The size of a page for `items` items of `bytes` bytes in all and counts of one byte; `None` as above.

@@ -11,6 +11,12 @@ use crate::memory;
 /// which a state keeps from the moment it becomes a table.
 #[inline]
 pub fn add(block: &mut impl Block, limit: usize, item: &[u8], weight: u64) -> Result<(), Error> {
+    if page::count(block.bytes(), item, weight) { Ok(()) } else { insert(block, limit, item, weight) }
+}
+
+/// The same for an item that [`page::count`] has not found.
+#[inline]
+pub fn insert(block: &mut impl Block, limit: usize, item: &[u8], weight: u64) -> Result<(), Error> {
     add_with_slack(block, limit, item, weight, 0)
 }
 
