@@ -144,14 +144,32 @@ fn list(mut gaps: impl Gaps, count: usize, log2m: u8, mut each: impl FnMut(u64))
 /// Passes the entries of a sparse sketch to `each` if it has these parameters and its list fits two words, as most lists of a
 /// rollup do. `false` if not, or if it is corrupt, when some entries may have been passed.
 #[inline]
-pub(crate) fn few_entries(bytes: &[u8], params: u16, each: impl FnMut(u64)) -> bool {
-    let [shape, hints] = params.to_le_bytes();
-    let log2m = shape & 31;
-    let &[kind, own_shape, own_hints, count, ..] = bytes else { return false };
-    [kind, own_shape, own_hints] == [VERSION << 4 | SPARSE, shape, hints]
+pub(crate) fn few_entries(bytes: &[u8], params: u16, mut each: impl FnMut(u64)) -> bool {
+    let log2m = params as u8 & 31;
+    if let Some(entry) = one_entry(bytes, params, log2m) {
+        each(entry);
+        return true;
+    }
+    let Some(&[kind, shape, hints, count]) = bytes.first_chunk() else { return false };
+    kind == VERSION << 4 | SPARSE
+        && u16::from_le_bytes([shape, hints]) == params
         && (1..=max_sparse(log2m).min(127)).contains(&(count as usize))
         && rice::Words::new(bytes, HEADER + 1)
             .is_some_and(|gaps| list(gaps, count as usize, log2m, each).is_ok())
+}
+
+/// The entry of a sketch of eight bytes that has one without a rank, as more than half of those in a rollup of small groups:
+/// behind header and count, its index as a gap whose quotient is zero.
+#[inline]
+fn one_entry(bytes: &[u8], params: u16, log2m: u8) -> Option<u64> {
+    let word = u64::from_le_bytes(bytes.try_into().ok()?);
+    let front = 1 << 24 | (params as u32) << 8 | (VERSION << 4 | SPARSE) as u32;
+    let (gap, index) = (word >> 32, word >> 33);
+    (word as u32 == front
+        && gap & 1 == 1
+        && index >> sparse_bits(log2m) == 0
+        && !code::needs_rank(index, log2m))
+    .then(|| code::new(index, 0))
 }
 
 /// Writes the header.
