@@ -124,24 +124,37 @@ pub fn add_list<'a>(block: &mut impl Block, limit: usize, list: &List<'a>) -> Re
         limit
     };
     reserve(block, limit, list.len(), list.items_bytes());
-    let mut counters = list.iter();
+    add_all(block, limit, list.iter().map(|counter| Ok((counter?, 0))))
+}
+
+/// How many counters are looked up in a table at once.
+const BATCH: usize = 16;
+
+/// Adds counters, each with its slack.
+pub(super) fn add_all<'a, E: From<Error>>(
+    block: &mut impl Block,
+    limit: usize,
+    mut counters: impl Iterator<Item = Result<(Counter<'a>, u64), E>>,
+) -> Result<(), E> {
+    while block.bytes().first() != Some(&table::FORM) {
+        let Some(counter) = counters.next() else { return Ok(()) };
+        let (Counter { item, count }, slack) = counter?;
+        if !page::count(block.bytes(), item, count) {
+            add_with_slack(block, limit, item, count, slack)?;
+        }
+    }
     loop {
-        let mut batch = [Counter { item: &[], count: 0 }; BATCH];
+        let mut batch = [(Counter { item: &[], count: 0 }, 0); BATCH];
         let mut n = 0;
         for (to, counter) in batch.iter_mut().zip(&mut counters) {
-            *to = counter.map_err(ListError::NotCounters)?;
+            *to = counter?;
             n += 1;
         }
-        let hashes = batch.map(|counter| table::hash_of(counter.item));
-        if block.bytes().first() == Some(&table::FORM) {
-            table::warm(block.bytes(), &hashes);
-        }
-        for (Counter { item, count }, hash) in batch[..n].iter().zip(hashes) {
-            let state = block.bytes();
-            let done = state.first() == Some(&table::FORM)
-                && table::add(state, hash, item, *count, 0).map_err(ListError::State)?.is_none();
-            if !done {
-                add(block, limit, item, *count).map_err(ListError::State)?;
+        let hashes = batch.map(|(counter, _)| table::hash_of(counter.item));
+        table::warm(block.bytes(), &hashes);
+        for (&(Counter { item, count }, slack), hash) in batch[..n].iter().zip(hashes) {
+            if table::add(block.bytes(), hash, item, count, slack)?.is_some() {
+                add_with_slack(block, limit, item, count, slack)?;
             }
         }
         if n < BATCH {
@@ -150,14 +163,23 @@ pub fn add_list<'a>(block: &mut impl Block, limit: usize, list: &List<'a>) -> Re
     }
 }
 
-/// How many counters of a list are looked up at once.
-const BATCH: usize = 16;
-
 /// Why [`add_list`] failed.
 #[derive(Debug)]
 pub enum ListError<'a> {
     NotCounters(NotCounters<'a>),
     State(Error),
+}
+
+impl From<Error> for ListError<'_> {
+    fn from(error: Error) -> Self {
+        ListError::State(error)
+    }
+}
+
+impl<'a> From<NotCounters<'a>> for ListError<'a> {
+    fn from(error: NotCounters<'a>) -> Self {
+        ListError::NotCounters(error)
+    }
 }
 
 /// How many counters the state is to end with; `session` decides for a state that has no limit of its own.

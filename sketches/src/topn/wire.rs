@@ -9,7 +9,7 @@
 //! ```
 
 use super::bytes::{put_varint, take, take_varint};
-use super::state::{add_with_slack, make_table, reserve};
+use super::state::{add_all, make_table, reserve};
 use super::{Block, Counter, Error, MAX_COUNT, page, table};
 use crate::memory;
 
@@ -78,16 +78,15 @@ pub fn merge(block: &mut impl Block, session: usize, wire: &[u8]) -> Result<(), 
     // Every item takes two bytes at least, for its length and its count.
     let bytes = rest.len().checked_sub(2 * items as usize).ok_or(Error::Malformed)?;
     reserve(block, session, items as usize, bytes);
-    for _ in 0..items {
+    let counters = (0..items).map(|_| {
         let len = number(&mut rest)?;
         let item = usize::try_from(len).ok().and_then(|len| take(&mut rest, len));
         let item = item.ok_or(Error::Malformed)?;
         let count = number(&mut rest)?;
         let error = if floor > 0 { number(&mut rest)? } else { 0 };
-        if count > MAX_COUNT || error > floor {
-            return Err(Error::Malformed);
-        }
-        add_with_slack(block, session, item, count, floor - error)?;
-    }
+        let whole = count <= MAX_COUNT && error <= floor;
+        if whole { Ok((Counter { item, count }, floor - error)) } else { Err(Error::Malformed) }
+    });
+    add_all(block, session, counters)?;
     if rest.is_empty() { Ok(()) } else { Err(Error::Malformed) }
 }
