@@ -1,12 +1,12 @@
 //! The aggregates `hll_add_agg` and `hll_union_agg`: a state is a block of words, small for small groups.
 
 use pgrx::pg_sys::Datum;
-use sketches::hll::{Body, Corrupt, Cursor, Grow, Params, State, cardinality};
+use sketches::hll::{Body, Cursor, Grow, Params, State, Stored, cardinality};
 
 use super::{corrupt, settings, stored, value};
 use crate::error::OrRaise;
 use crate::pg::call::Call;
-use crate::pg::words::Words;
+use crate::pg::words::{Value, Words};
 use crate::sql_function;
 
 /// A state: a sketch in a block of words. Its cursor is the tag of the `internal` value.
@@ -143,26 +143,21 @@ sql_function!(
         if !call.is_null(0) && Sketch::of(call, 0).state().merge_few(&bytes) {
             return call.datum(0);
         }
-        merge(call, &bytes)
+        merge(call, &stored(&bytes))
     }
 );
 
 /// Merges a stored sketch in the general way.
 #[inline(never)]
-fn merge(call: Call, bytes: &[u8]) -> Datum {
-    let (other, alloc) = (stored(bytes), alloc(call));
+fn merge(call: Call, other: &Stored) -> Datum {
+    let alloc = alloc(call);
     let mut sketch = if call.is_null(0) {
-        Sketch::init(alloc(State::words_for(&other)), other.params)
+        Sketch::init(alloc(State::words_for(other)), other.params)
     } else {
         Sketch::of(call, 0)
     };
-    sketch.change(alloc, |state| merged(state.merge(&other)));
+    sketch.change(alloc, |state| state.merge(other).unwrap_or_else(|error| corrupt(error).raise()));
     sketch.datum()
-}
-
-#[inline]
-fn merged(result: Result<Option<Grow>, Corrupt>) -> Option<Grow> {
-    result.unwrap_or_else(|error| corrupt(error).raise())
 }
 
 sql_function!(
@@ -171,6 +166,14 @@ sql_function!(
     |call| {
         if call.is_null(1) {
             return if call.is_null(0) { call.null() } else { call.datum(0) };
+        }
+        if let Some(wire) = call.words(1).wire() {
+            // Entries are checked as they are merged; registers are copied, and Citus lets anybody send some.
+            let sketch = stored(&wire);
+            if let Body::Dense(_) = sketch.body {
+                sketch.validate().unwrap_or_else(|error| corrupt(error).raise());
+            }
+            return merge(call, &sketch);
         }
         let mut other = Sketch::of(call, 1);
         let alloc = alloc(call);
@@ -198,19 +201,9 @@ sql_function!(
 );
 
 sql_function!(
-    /// The state of a stored form.
+    /// The state of a stored form, which [`hll_union_internal`] reads.
     hll_deserialize,
-    |call| {
-        let bytes = call.bytes(0);
-        let sketch = stored(&bytes);
-        // Entries are checked as they are merged; registers are copied, and Citus lets anybody send some.
-        if let Body::Dense(_) = sketch.body {
-            sketch.validate().unwrap_or_else(|error| corrupt(error).raise());
-        }
-        let mut state = Sketch::init(Words::alloc_here(State::words_for(&sketch)), sketch.params);
-        state.change(Words::alloc_here, |state| merged(state.merge(&sketch)));
-        state.datum()
-    }
+    |call| Value::serialized(call.datum(0)).datum()
 );
 
 /// The count of the state in argument 0; `None` where there is none.

@@ -3,7 +3,7 @@
 //!
 //! In the `internal` value, the address of the block leaves sixteen bits to what is needed for every row, so that the block
 //! itself, which is hardly ever in the processor's caches, need not be read for it: how many halves of words behind the
-//! first word the owner has opened, and the owner's tag.
+//! first word the owner has opened, and the owner's tag. A state from another process is the bytea that it was sent as.
 
 use std::ptr::NonNull;
 
@@ -13,11 +13,14 @@ use pgrx::pg_sys;
 use super::aggregate::AggregateContext;
 use super::call::Call;
 use super::memory;
+use super::varlena::Bytes;
 
-/// The bits of an address; above them the bits of the tag, then those of the open halves.
+/// The bits of an address; above them the bits of the tag, one that says what it is the address of, then the open halves.
 const ADDRESS_BITS: u32 = 48;
-const TAG_BITS: u32 = 12;
-const OPEN_SHIFT: u32 = ADDRESS_BITS + TAG_BITS;
+const TAG_BITS: u32 = 11;
+/// Says that the address is that of a bytea.
+const SERIALIZED: u64 = 1 << (ADDRESS_BITS + TAG_BITS);
+const OPEN_SHIFT: u32 = ADDRESS_BITS + TAG_BITS + 1;
 
 /// A block of words.
 #[derive(Clone, Copy)]
@@ -28,29 +31,16 @@ impl Words {
     /// as the aggregate's states. A power of two wastes nothing.
     #[inline]
     pub fn alloc(context: AggregateContext, len: usize) -> Self {
-        // SAFETY: the context is live.
-        unsafe { Self::alloc_in(context.raw(), len) }
-    }
-
-    /// The same in the current memory context.
-    pub fn alloc_here(len: usize) -> Self {
-        // SAFETY: there always is a current context.
-        unsafe { Self::alloc_in(pg_sys::CurrentMemoryContext, len) }
-    }
-
-    /// # Safety
-    /// The context is live.
-    unsafe fn alloc_in(context: pg_sys::MemoryContext, len: usize) -> Self {
-        // SAFETY: by contract; the block has room for its first word.
+        // SAFETY: the context is live, and the block has room for its first word.
         unsafe {
-            let base: NonNull<u64> = memory::alloc_zeroed(context, len * 8).cast();
+            let base: NonNull<u64> = memory::alloc_zeroed(context.raw(), len * 8).cast();
             base.write(len as u64);
             Words(base)
         }
     }
 
     /// The value of the block, with the first `open` halves of words behind its first word open, at most 15, and a tag of
-    /// twelve bits.
+    /// eleven bits.
     #[inline]
     pub fn value(self, open: usize, tag: u16) -> Value {
         let address = self.0.as_ptr() as u64;
@@ -111,10 +101,29 @@ impl Value {
         Datum::from(self.0)
     }
 
+    /// The value of a serialized state, for the combine function that is called next: a bytea, which lives as long.
+    pub fn serialized(bytea: Datum) -> Value {
+        let address = bytea.value() as u64;
+        assert!(address >> ADDRESS_BITS == 0, "an address has 48 bits");
+        Value(address | SERIALIZED)
+    }
+
+    /// The bytes of a serialized state; `None` for a block.
+    #[inline]
+    pub fn wire(self) -> Option<Bytes> {
+        // SAFETY: Value::serialized() had a bytea there, and PostgreSQL combines states before it gives up what they came in.
+        (self.0 & SERIALIZED != 0).then(|| unsafe { Bytes::from_datum(Datum::from(self.address())) })
+    }
+
+    #[inline]
+    fn address(self) -> u64 {
+        self.0 & ((1 << ADDRESS_BITS) - 1)
+    }
+
+    /// The block of a state that is not serialized.
     #[inline]
     pub fn block(self) -> Words {
-        let address = self.0 & ((1 << ADDRESS_BITS) - 1);
-        Words(NonNull::new(address as *mut u64).expect("a state is never NULL here"))
+        Words(NonNull::new(self.address() as *mut u64).expect("a state is never NULL here"))
     }
 
     #[inline]

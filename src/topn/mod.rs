@@ -18,7 +18,7 @@ use crate::error::{Error, OrRaise, Result};
 use crate::pg::call::Call;
 use crate::pg::rows::Rows;
 use crate::pg::varlena::{varlena, varlena_with};
-use crate::pg::words::Words;
+use crate::pg::words::{Value, Words};
 use crate::sql_function;
 
 /// The transition state of the aggregate that makes the call. Its cursor is the tag of the `internal` value.
@@ -129,9 +129,6 @@ sql_function!(
     }
 );
 
-/// Byte 0 of a state that is still in its serialized form; then, from byte 4 on, its length and itself.
-const SERIALIZED: u8 = 0x30;
-
 sql_function!(
     /// `topn_serialize(internal) -> bytea`
     topn_serialize,
@@ -139,17 +136,9 @@ sql_function!(
 );
 
 sql_function!(
-    /// `topn_deserialize(bytea, internal) -> internal`: only wraps the bytes, [`topn_union_internal`] reads them.
+    /// `topn_deserialize(bytea, internal) -> internal`: [`topn_union_internal`] reads the bytes.
     topn_deserialize,
-    |call| {
-        let wire = call.bytes(0);
-        let mut state = Words::alloc_here(2 + wire.len().div_ceil(8));
-        let bytes = state.bytes_mut();
-        bytes[0] = SERIALIZED;
-        bytes[4..8].copy_from_slice(&(wire.len() as u32).to_ne_bytes());
-        bytes[8..8 + wire.len()].copy_from_slice(&wire);
-        state.value(0, 0).datum()
-    }
+    |call| Value::serialized(call.datum(0)).datum()
 );
 
 sql_function!(
@@ -157,17 +146,14 @@ sql_function!(
     topn_union_internal,
     |call| {
         let mut transition = Transition::of(call);
-        if let Some(other) = state(call, 1) {
-            let bytes = other.bytes();
-            let serialized;
-            let wire = if bytes[0] == SERIALIZED {
-                let len = u32::from_ne_bytes(bytes[4..8].try_into().expect("four bytes"));
-                &bytes[8..8 + len as usize]
-            } else {
-                serialized = topn::serialize(bytes);
-                &serialized
-            };
-            topn::merge(&mut transition, number_of_counters(), wire).map_err(state_error).or_raise();
+        if !call.is_null(1) {
+            let mut merge = |wire: &[u8]| topn::merge(&mut transition, number_of_counters(), wire);
+            match call.words(1).wire() {
+                Some(wire) => merge(&wire),
+                None => merge(&state(call, 1).map_or_else(Vec::new, |state| topn::serialize(state.bytes()))),
+            }
+            .map_err(state_error)
+            .or_raise();
         }
         transition.datum()
     }
