@@ -320,6 +320,23 @@ fn check(bytes: &[u8]) {
 }
 
 /// The bytes reach registers as their entries do one by one, and only when they are valid.
+#[test]
+fn one_entry_into_registers() {
+    for log2m in 0..=18 {
+        let [shape, hints] = Sketch::new(wide(log2m)).to_bytes()[1..] else {
+            unreachable!("a header has three bytes")
+        };
+        for bit in 0..48 {
+            for gap in [1u64 << bit, 1 << bit | 1, (1 << bit) - 1, 1 << bit | 0xffff] {
+                for len in 1..8 {
+                    let body = &gap.to_le_bytes()[..len];
+                    check_into_registers(log2m, &[&[0x23, shape, hints, 1], body].concat());
+                }
+            }
+        }
+    }
+}
+
 fn check_into_registers(log2m: u8, bytes: &[u8]) {
     let registers = |merge: fn(&mut Sketch, &[u8]) -> Result<(), Corrupt>| {
         let mut dense = Sketch::new(wide(log2m));

@@ -159,13 +159,14 @@ pub(crate) fn few_entries(bytes: &[u8], params: u16, mut each: impl FnMut(u64)) 
 }
 
 /// The entry of a sketch of eight bytes that has one without a rank, as more than half of those in a rollup of small groups:
-/// behind header and count, its index as a gap whose quotient is zero.
+/// behind header and count, four bytes with its index as a gap whose quotient is zero.
 #[inline]
 fn one_entry(bytes: &[u8], params: u16, log2m: u8) -> Option<u64> {
     let word = u64::from_le_bytes(bytes.try_into().ok()?);
     let front = 1 << 24 | (params as u32) << 8 | (VERSION << 4 | SPARSE) as u32;
     let (gap, index) = (word >> 32, word >> 33);
     (word as u32 == front
+        && (sparse_bits(log2m) + 1).div_ceil(8) == 4
         && gap & 1 == 1
         && index >> sparse_bits(log2m) == 0
         && !code::needs_rank(index, log2m))
