@@ -67,12 +67,15 @@ impl Block for Transition {
 /// The state in argument `i`; `None` when it is NULL.
 #[inline]
 fn state(call: Call, i: usize) -> Option<Words> {
-    (!call.is_null(i)).then(|| {
-        let value = call.words(i);
-        let mut state = value.block();
-        topn::settle(state.bytes_mut(), Cursor::from_bits(value.tag()));
-        state
-    })
+    (!call.is_null(i)).then(|| settled(call.words(i)))
+}
+
+/// The state behind a value that is not serialized, which knows then what was counted by its cursor.
+#[inline]
+fn settled(value: Value) -> Words {
+    let mut state = value.block();
+    topn::settle(state.bytes_mut(), Cursor::from_bits(value.tag()));
+    state
 }
 
 sql_function!(
@@ -148,9 +151,10 @@ sql_function!(
         let mut transition = Transition::of(call);
         if !call.is_null(1) {
             let mut merge = |wire: &[u8]| topn::merge(&mut transition, number_of_counters(), wire);
-            match call.words(1).wire() {
+            let other = call.words(1);
+            match other.wire() {
                 Some(wire) => merge(&wire),
-                None => merge(&state(call, 1).map_or_else(Vec::new, |state| topn::serialize(state.bytes()))),
+                None => merge(&topn::serialize(settled(other).bytes())),
             }
             .map_err(state_error)
             .or_raise();

@@ -299,16 +299,25 @@ fn key(entries: &[u8], at: usize) -> u64 {
     word >> beyond << beyond
 }
 
+/// The entries in `bytes`, each with where it starts.
+#[inline]
+fn entries(bytes: &[u8], width_log2: u8) -> impl Iterator<Item = (usize, Counter<'_>)> {
+    let mut next = 0;
+    std::iter::from_fn(move || {
+        let at = next;
+        (at < bytes.len()).then(|| {
+            let (item, count) = (item_at(bytes, at, width_log2), count_at(bytes, at, width_log2));
+            next = at + entry_size(item.len(), width_log2);
+            (at, Counter { item, count })
+        })
+    })
+}
+
 /// Appends the entries in `bytes`.
 #[inline]
 fn read<'a>(bytes: &'a [u8], width_log2: u8, out: &mut Vec<Keyed<'a>>) {
-    let mut at = 0;
-    while at < bytes.len() {
-        let key = key(bytes, at + (1 << width_log2));
-        let counter =
-            Counter { item: item_at(bytes, at, width_log2), count: count_at(bytes, at, width_log2) };
-        at += entry_size(counter.item.len(), width_log2);
-        out.push(Keyed { key, counter });
+    for (at, counter) in entries(bytes, width_log2) {
+        out.push(Keyed { key: key(bytes, at + (1 << width_log2)), counter });
     }
 }
 
@@ -354,11 +363,24 @@ pub(super) fn counters(page: &[u8]) -> Vec<Counter<'_>> {
 }
 
 /// What a page holds, as a run.
+#[derive(Default)]
 pub(super) struct Run {
     bytes: Vec<u8>,
     items: usize,
     width_log2: u8,
     searched: bool,
+}
+
+impl Run {
+    /// The number of items.
+    pub(super) fn len(&self) -> usize {
+        self.items
+    }
+
+    /// Items and counts in the order of jsonb.
+    pub(super) fn counters(&self) -> impl Iterator<Item = Counter<'_>> {
+        entries(&self.bytes, self.width_log2).map(|(_, counter)| counter)
+    }
 }
 
 /// The run of all that a page holds, with counts of this width at least, and of the page's own.

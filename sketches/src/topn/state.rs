@@ -3,7 +3,8 @@
 use std::cmp::Reverse;
 
 use super::jsonb::{List, NotCounters};
-use super::page::Refused;
+use super::page::{Refused, Run};
+use super::table::Shape;
 use super::{Block, Counted, Counter, Error, MAX_COUNT, MAX_ITEM, list, page, table};
 use crate::memory;
 
@@ -17,27 +18,10 @@ pub fn add(block: &mut impl Block, limit: usize, item: &[u8], weight: u64) -> Re
 /// The same for an item that [`page::count`] has not found.
 #[inline]
 pub fn insert(block: &mut impl Block, limit: usize, item: &[u8], weight: u64) -> Result<(), Error> {
-    add_with_slack(block, limit, item, weight, 0)
-}
-
-#[inline]
-pub(super) fn add_with_slack(
-    block: &mut impl Block,
-    limit: usize,
-    item: &[u8],
-    weight: u64,
-    slack: u64,
-) -> Result<(), Error> {
     loop {
         let state = block.bytes();
         match state.first() {
-            Some(&table::FORM) => match table::add(state, table::hash_of(item), item, weight, slack)? {
-                None => return Ok(()),
-                Some(shape) => block.replace(shape.size(), |old, new| {
-                    table::init(new, shape);
-                    table::copy_into(old, new);
-                }),
-            },
+            Some(&table::FORM) => return look_up(block, table::hash_of(item), item, weight, 0),
             Some(_) => match page::add(state, item, weight) {
                 Ok(()) => return Ok(()),
                 Err(refused) => grow_page(block, limit, item, refused)?,
@@ -54,6 +38,23 @@ pub(super) fn add_with_slack(
     }
 }
 
+/// Adds to the count of an item in a table, which grows where it has to; [`table::add`] says what `slack` is.
+#[inline]
+fn look_up(block: &mut impl Block, hash: u32, item: &[u8], weight: u64, slack: u64) -> Result<(), Error> {
+    while let Some(shape) = table::add(block.bytes(), hash, item, weight, slack)? {
+        grow_table(block, shape);
+    }
+    Ok(())
+}
+
+#[cold]
+fn grow_table(block: &mut impl Block, shape: Shape) {
+    block.replace(shape.size(), |old, new| {
+        table::init(new, shape);
+        table::copy_into(old, new);
+    });
+}
+
 fn check_length(item: &[u8]) -> Result<(), Error> {
     if item.len() > MAX_ITEM { Err(Error::ItemTooLong(item.len())) } else { Ok(()) }
 }
@@ -67,7 +68,7 @@ fn grow_page(block: &mut impl Block, limit: usize, item: &[u8], refused: Refused
     match page::size_for(&run, item.len()) {
         Some(size) if size <= state.len() => page::fill(state, &run),
         Some(size) => block.replace(size, |_, new| page::fill(new, &run)),
-        None => make_table(block, limit, item.len()),
+        None => fill_table(block, limit, &run, item.len()),
     }
     Ok(())
 }
@@ -80,21 +81,19 @@ pub(super) fn make_table(block: &mut impl Block, limit: usize, item_len: usize) 
         table::raise_limit(state, limit);
         return;
     }
-    let (items, bytes) = match state {
-        [] => (0, 0),
-        page => {
-            let counters = page::counters(page);
-            (counters.len(), counters.iter().map(|c| table::record_size(c.item.len())).sum())
-        }
-    };
-    let shape = table::Shape::new(limit, items, bytes + table::record_size(item_len));
-    block.replace(shape.size(), |old, new| {
+    let run = if state.is_empty() { Run::default() } else { page::run(state, 0) };
+    fill_table(block, limit, &run, item_len);
+}
+
+/// Replaces what the block holds by a table of these counters, with room for an item of `item_len` bytes.
+fn fill_table(block: &mut impl Block, limit: usize, run: &Run, item_len: usize) {
+    let bytes: usize = run.counters().map(|c| table::record_size(c.item.len())).sum();
+    let shape = Shape::new(limit, run.len(), bytes + table::record_size(item_len));
+    block.replace(shape.size(), |_, new| {
         table::init(new, shape);
-        if !old.is_empty() {
-            for Counter { item, count } in page::counters(old) {
-                let grown = table::add(new, table::hash_of(item), item, count, 0);
-                debug_assert!(matches!(grown, Ok(None)), "the table has the room");
-            }
+        for Counter { item, count } in run.counters() {
+            let grown = table::add(new, table::hash_of(item), item, count, 0);
+            debug_assert!(matches!(grown, Ok(None)), "the table has the room");
         }
     });
 }
@@ -108,7 +107,7 @@ pub(super) fn reserve(block: &mut impl Block, limit: usize, items: usize, bytes:
     match page::size_for_many(items, bytes) {
         Some(size) => block.replace(size, |_, new| page::init(new, 0)),
         None => {
-            let shape = table::Shape::new(limit, items, bytes + items * table::record_size(0));
+            let shape = Shape::new(limit, items, bytes + items * table::record_size(0));
             block.replace(shape.size(), |_, new| table::init(new, shape));
         }
     }
@@ -130,7 +129,7 @@ pub fn add_list<'a>(block: &mut impl Block, limit: usize, list: &List<'a>) -> Re
 /// How many counters are looked up in a table at once.
 const BATCH: usize = 16;
 
-/// Adds counters, each with its slack.
+/// Adds counters, each with its slack, which is 0 but for a table.
 pub(super) fn add_all<'a, E: From<Error>>(
     block: &mut impl Block,
     limit: usize,
@@ -138,10 +137,8 @@ pub(super) fn add_all<'a, E: From<Error>>(
 ) -> Result<(), E> {
     while block.bytes().first() != Some(&table::FORM) {
         let Some(counter) = counters.next() else { return Ok(()) };
-        let (Counter { item, count }, slack) = counter?;
-        if !page::count(block.bytes(), item, count) {
-            add_with_slack(block, limit, item, count, slack)?;
-        }
+        let (Counter { item, count }, _) = counter?;
+        add(block, limit, item, count)?;
     }
     loop {
         let mut batch = [(Counter { item: &[], count: 0 }, 0); BATCH];
@@ -153,9 +150,7 @@ pub(super) fn add_all<'a, E: From<Error>>(
         let hashes = batch.map(|(counter, _)| table::hash_of(counter.item));
         table::warm(block.bytes(), &hashes);
         for (&(Counter { item, count }, slack), hash) in batch[..n].iter().zip(hashes) {
-            if table::add(block.bytes(), hash, item, count, slack)?.is_some() {
-                add_with_slack(block, limit, item, count, slack)?;
-            }
+            look_up(block, hash, item, count, slack)?;
         }
         if n < BATCH {
             return Ok(());
