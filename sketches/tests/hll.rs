@@ -319,7 +319,6 @@ fn check(bytes: &[u8]) {
     }
 }
 
-/// The bytes reach registers as their entries do one by one, and only when they are valid.
 #[test]
 fn one_entry_into_registers() {
     for log2m in 0..=18 {
@@ -337,6 +336,7 @@ fn one_entry_into_registers() {
     }
 }
 
+/// The bytes reach registers as their entries do one by one, and only when they are valid.
 fn check_into_registers(log2m: u8, bytes: &[u8]) {
     let registers = |merge: fn(&mut Sketch, &[u8]) -> Result<(), Corrupt>| {
         let mut dense = Sketch::new(wide(log2m));

@@ -145,32 +145,29 @@ fn list(mut gaps: impl Gaps, count: usize, log2m: u8, mut each: impl FnMut(u64))
 /// rollup do. `false` if not, or if it is corrupt, when some entries may have been passed.
 #[inline]
 pub(crate) fn few_entries(bytes: &[u8], params: u16, mut each: impl FnMut(u64)) -> bool {
-    let log2m = params as u8 & 31;
-    if let Some(entry) = one_entry(bytes, params, log2m) {
+    let Some(&[kind, shape, hints, count]) = bytes.first_chunk() else { return false };
+    if kind != VERSION << 4 | SPARSE || u16::from_le_bytes([shape, hints]) != params {
+        return false;
+    }
+    let (log2m, count) = (params as u8 & 31, count as usize);
+    if count == 1
+        && let Some(entry) = one_entry(&bytes[HEADER + 1..], log2m)
+    {
         each(entry);
         return true;
     }
-    let Some(&[kind, shape, hints, count]) = bytes.first_chunk() else { return false };
-    kind == VERSION << 4 | SPARSE
-        && u16::from_le_bytes([shape, hints]) == params
-        && (1..=max_sparse(log2m).min(127)).contains(&(count as usize))
-        && rice::Words::new(bytes, HEADER + 1)
-            .is_some_and(|gaps| list(gaps, count as usize, log2m, each).is_ok())
+    (1..=max_sparse(log2m).min(127)).contains(&count)
+        && rice::Words::new(bytes, HEADER + 1).is_some_and(|gaps| list(gaps, count, log2m, each).is_ok())
 }
 
-/// The entry of a sketch of eight bytes that has one without a rank, as more than half of those in a rollup of small groups:
-/// behind header and count, four bytes with its index as a gap whose quotient is zero.
+/// The entry of a list that is four bytes long and has one without a rank, as more than half of those in a rollup of small
+/// groups: its index as a gap whose quotient is zero.
 #[inline]
-fn one_entry(bytes: &[u8], params: u16, log2m: u8) -> Option<u64> {
-    let word = u64::from_le_bytes(bytes.try_into().ok()?);
-    let front = 1 << 24 | (params as u32) << 8 | (VERSION << 4 | SPARSE) as u32;
-    let (gap, index) = (word >> 32, word >> 33);
-    (word as u32 == front
-        && (sparse_bits(log2m) + 1).div_ceil(8) == 4
-        && gap & 1 == 1
-        && index >> sparse_bits(log2m) == 0
-        && !code::needs_rank(index, log2m))
-    .then(|| code::new(index, 0))
+fn one_entry(gaps: &[u8], log2m: u8) -> Option<u64> {
+    let word = u32::from_le_bytes(gaps.try_into().ok()?) as u64;
+    let (bits, index) = (sparse_bits(log2m), word >> 1);
+    ((bits + 1).div_ceil(8) == 4 && word & 1 == 1 && index >> bits == 0 && !code::needs_rank(index, log2m))
+        .then(|| code::new(index, 0))
 }
 
 /// Writes the header.
